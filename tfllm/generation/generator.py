@@ -1,0 +1,214 @@
+"""TextGenerator: strings in, strings out, around a model, a tokenizer and the compiled loop."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfllm.generation.loop import advance, begin, generate_ids, new_tokens
+from tfllm.generation.sampling import Sampling
+
+_STREAM_CHUNK = 4  # tokens a call: few enough to look alive, enough to hide the cost of a call
+
+
+class TextGenerator:
+    """Continues texts with a language model; compiled once, for prompts, lengths and settings of any kind.
+
+    Args:
+        model: a `LanguageModel`.
+        tokenizer: the tokenizer that it was trained with.
+        jit_compile: bool, whether XLA compiles the loop. It needs fixed shapes, so batch, prompt and new tokens are padded
+            to powers of two and each new combination compiles once, which takes seconds.
+
+    Attributes:
+        trace_count: int, how often a function was traced so far: it stays put in steady use.
+
+    Raises:
+        ValueError: when the tokenizer has more ids than the model.
+
+    Example:
+        >>> import tfllm
+        >>> tokenizer = tfllm.CharTokenizer.train("to be or not")
+        >>> model = tfllm.RecurrentLM(tokenizer.vocab_size, cell="gru", dim=8)
+        >>> text = tfllm.TextGenerator(model, tokenizer).generate("to be", max_new_tokens=5)
+        >>> len(text) <= 5
+        True
+    """
+
+    def __init__(self, model, tokenizer, *, jit_compile=False):
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"tokenizer must have at most the model's vocab_size={model.vocab_size} ids; got {tokenizer.vocab_size}"
+            )
+        self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
+        self.trace_count = 0
+        batch, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.int32)
+        rows = tf.TensorSpec([None], tf.int32)
+        real = tf.TensorSpec([], tf.float32)
+        sampling = (real, scalar, real, scalar)
+        strings = tf.TensorSpec([None], tf.string)
+        self._encode = tf.function(self._encode_traced, input_signature=[strings])
+        self._generate = tf.function(self._generate_traced, input_signature=[batch, rows, scalar, sampling])
+        self._begin = tf.function(self._begin_traced, input_signature=[batch, rows, scalar, sampling])
+        self._generate_xla = tf.function(self._generate_xla_traced, jit_compile=True)
+        self._advance = None
+
+    def generate(self, prompts, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
+        """Continues one text or several.
+
+        Args:
+            prompts: str, or list of str, none of them empty.
+            max_new_tokens: int >= 1; a row ends sooner where the model gives the tokenizer's end token.
+            temperature: float >= 0; 0 always takes the likeliest token.
+            top_k: int >= 0, draws from the k likeliest tokens only; 0 means from all.
+            top_p: float in (0, 1], draws from the likeliest tokens that sum to this probability.
+            seed: int; the same seed gives the same texts.
+
+        Returns:
+            str for a str, else list of str: what follows each prompt, without the prompt.
+
+        Raises:
+            ValueError: on an empty prompt, a prompt of more tokens than the model can hold, or a setting out of its range.
+        """
+        single = isinstance(prompts, str)
+        if not single and not prompts:
+            return []
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        ids, lengths = self._prepare([prompts] if single else list(prompts), sampling, max_new_tokens)
+        settings = _flat(sampling.tensors())
+        if self.jit_compile:
+            new, counts = self._run_xla(ids.numpy(), lengths.numpy(), max_new_tokens, settings)
+        else:
+            new, counts = self._generate(ids, lengths, max_new_tokens, settings)
+        texts = [text.decode() for text in self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts)).numpy()]
+        return texts[0] if single else texts
+
+    def stream(self, prompt, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
+        """Yields the continuation of one text piece by piece, as it is decoded.
+
+        Args:
+            prompt: str; the rest as in `generate`.
+
+        Yields:
+            str, never a part of a character; joined, the pieces are what `generate` returns.
+
+        Raises:
+            ValueError: as `generate`.
+        """
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        ids, lengths = self._prepare([prompt], sampling, max_new_tokens)
+        return self._pieces(ids, lengths, max_new_tokens, _flat(sampling.tensors()))
+
+    def serve(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
+        """Does what `generate` does as one graph from strings to strings; this is what an export runs.
+
+        Args:
+            prompts: string [B]; the other arguments are scalar tensors: int32, float32, int32, float32, int32.
+
+        Returns:
+            string [B].
+
+        Raises:
+            tf.errors.InvalidArgumentError: when it runs, where `generate` would raise ValueError.
+        """
+        self.trace_count += 1
+        rows = self.tokenizer.encode(prompts)
+        lengths = tf.cast(rows.row_lengths(), tf.int32)
+        limit = self.model.max_length or tf.int32.max
+        rules = [
+            (temperature >= 0, "temperature must be at least 0; got", temperature),
+            (top_k >= 0, "top_k must be at least 0; got", top_k),
+            ((top_p > 0) & (top_p <= 1), "top_p must lie in (0, 1]; got", top_p),
+            (max_new_tokens >= 1, "max_new_tokens must be at least 1; got", max_new_tokens),
+            (tf.reduce_all(lengths > 0), "prompts must not be empty; got", prompts),
+            (tf.reduce_all(lengths <= limit), f"prompts must have at most {limit} tokens; got", lengths),
+        ]
+        with tf.control_dependencies([tf.debugging.Assert(ok, [rule, value]) for ok, rule, value in rules]):
+            ids = tf.identity(rows.to_tensor())
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        new, counts = generate_ids(self.model, ids, lengths, sampling, max_new_tokens, end_id=self.tokenizer.end_id)
+        return self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts))
+
+    def _prepare(self, prompts, sampling, max_new_tokens):
+        sampling.check()
+        if not max_new_tokens >= 1:
+            raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+        for prompt in prompts:
+            if not isinstance(prompt, str) or not prompt:
+                raise ValueError(f"prompts must be strings that are not empty; got {prompt!r}")
+        rows = self._encode(tf.constant(prompts))
+        lengths = tf.cast(rows.row_lengths(), tf.int32)
+        longest, limit = int(tf.reduce_max(lengths)), self.model.max_length
+        if limit is not None and longest > limit:
+            raise ValueError(f"prompts must have at most the model's max_length={limit} tokens; got {longest}")
+        return rows.to_tensor(), lengths
+
+    def _run_xla(self, ids, lengths, max_new_tokens, settings):
+        rows, size = _power_of_two(len(ids)), _power_of_two(ids.shape[1], 16)
+        padded = np.zeros([rows, size], np.int32)  # rows of length 0 end at once
+        padded[: len(ids), : ids.shape[1]] = ids
+        lengths = np.pad(lengths, [0, rows - len(ids)])
+        room = tf.zeros([_power_of_two(max_new_tokens, 16)])  # only its shape counts
+        new, counts = self._generate_xla(
+            tf.constant(padded), tf.constant(lengths), tf.constant(max_new_tokens), room, settings
+        )
+        return new[: len(ids)], counts[: len(ids)]
+
+    def _pieces(self, ids, lengths, max_new_tokens, settings):
+        loop = self._begin(ids, lengths, max_new_tokens, settings)
+        if self._advance is None:
+            specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, self._begin.get_concrete_function().structured_outputs)
+            signature = [specs, tf.TensorSpec([], tf.int32), tf.nest.map_structure(tf.TensorSpec.from_tensor, settings)]
+            self._advance = tf.function(self._advance_traced, input_signature=signature)
+        shown, asked = "", 1
+        while True:
+            new, counts = new_tokens(loop, lengths)
+            ended = bool(loop["done"][0]) or asked >= max_new_tokens
+            text = self.tokenizer.decode(new[0, : counts[0]]).numpy().decode()
+            if not ended:
+                text = text.rstrip("\ufffd")  # may be the beginning of a character
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+            if ended:
+                return
+            chunk = min(_STREAM_CHUNK, max_new_tokens - asked)
+            loop = self._advance(loop, chunk, settings)
+            asked += chunk
+
+    def _encode_traced(self, prompts):
+        self.trace_count += 1
+        return self.tokenizer.encode(prompts)
+
+    def _generate_traced(self, ids, lengths, max_new_tokens, settings):
+        self.trace_count += 1
+        sampling = Sampling(*settings)
+        return generate_ids(self.model, ids, lengths, sampling, max_new_tokens, end_id=self.tokenizer.end_id)
+
+    def _generate_xla_traced(self, ids, lengths, max_new_tokens, room, settings):
+        self.trace_count += 1
+        return generate_ids(
+            self.model,
+            ids,
+            lengths,
+            Sampling(*settings),
+            max_new_tokens,
+            end_id=self.tokenizer.end_id,
+            capacity=room.shape[0],
+        )
+
+    def _begin_traced(self, ids, lengths, capacity, settings):
+        self.trace_count += 1
+        return begin(self.model, ids, lengths, Sampling(*settings), capacity, end_id=self.tokenizer.end_id)
+
+    def _advance_traced(self, loop, steps, settings):
+        self.trace_count += 1
+        return advance(self.model, loop, Sampling(*settings), steps, end_id=self.tokenizer.end_id)
+
+
+def _flat(sampling):
+    return (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
+
+
+def _power_of_two(size, least=1):
+    while least < size:
+        least *= 2
+    return least

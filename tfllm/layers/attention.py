@@ -1,0 +1,171 @@
+"""Causal self-attention with a cache that goes in and comes out as a value.
+
+The cache is `{"k", "v"}`, each [B, G, S, K]: G key-value heads, S slots. That order lets one batched product read it as it
+lies. Left out: cross-attention, and attention over a part of the cache.
+"""
+
+import keras
+import tensorflow as tf
+
+from tfllm.layers.embedding import rotate
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class CausalSelfAttention(keras.layers.Layer):
+    """Every token looks at itself and at the tokens before it.
+
+    Args:
+        dim: int D, size of input and output.
+        num_heads: int H, must divide `dim`.
+        num_kv_heads: int G, key-value heads, must divide H; None means H. Fewer make a smaller cache (Ainslie et al. 2023,
+            arXiv:2305.13245).
+        dropout: float in [0, 1), share of attention weights left out in training.
+        rotary_base: float, or None for no rotary positions.
+        use_bias: bool, whether the two projections have one.
+        initializer_range: float, standard deviation of the first weights.
+        output_range: float, the same for the output projection; None means `initializer_range`.
+
+    Raises:
+        ValueError: when the heads do not divide.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
+    """
+
+    def __init__(
+        self,
+        dim,
+        num_heads,
+        *,
+        num_kv_heads=None,
+        dropout=0.0,
+        rotary_base=None,
+        use_bias=True,
+        initializer_range=0.02,
+        output_range=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"dim must be divisible by num_heads; got dim={dim}, num_heads={num_heads}")
+        if num_kv_heads is not None and (num_kv_heads < 1 or num_heads % num_kv_heads):
+            raise ValueError(f"num_heads must be divisible by num_kv_heads; got {num_heads} and {num_kv_heads}")
+        if rotary_base is not None and dim // num_heads % 2:
+            raise ValueError(f"dim / num_heads must be even for rotary positions; got {dim} / {num_heads}")
+        self.dim, self.num_heads, self.num_kv_heads, self.dropout = dim, num_heads, num_kv_heads, dropout
+        self.rotary_base, self.use_bias = rotary_base, use_bias
+        self.initializer_range, self.output_range = initializer_range, output_range
+        self._kv_heads = num_kv_heads or num_heads
+        self._head_dim = dim // num_heads
+        normal = keras.initializers.RandomNormal(stddev=initializer_range)
+        narrow = keras.initializers.RandomNormal(stddev=output_range or initializer_range)
+        self.query_key_value = keras.layers.Dense(
+            (num_heads + 2 * self._kv_heads) * self._head_dim,
+            use_bias=use_bias,
+            kernel_initializer=normal,
+            dtype=self.dtype_policy,
+            name="query_key_value",
+        )
+        self.output_projection = keras.layers.Dense(
+            dim, use_bias=use_bias, kernel_initializer=narrow, dtype=self.dtype_policy, name="output_projection"
+        )
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def initial_cache(self, batch_size, slots):
+        """Returns an empty cache of `slots` tokens for each of `batch_size` rows; ints or int32 scalars."""
+        shape = [batch_size, self._kv_heads, slots, self._head_dim]
+        return {"k": tf.zeros(shape, self.compute_dtype), "v": tf.zeros(shape, self.compute_dtype)}
+
+    def call(self, x, cache=None, position=None, training=False):
+        """Attends within x, or within the cache after x is written to it.
+
+        Args:
+            x: float [B, T, D].
+            cache: what `initial_cache` or an earlier call returned, or None.
+            position: int32 [B], tokens already in each row's cache; needed with a cache.
+            training: bool, whether dropout acts.
+
+        Returns:
+            (float [B, T, D], the new cache or None).
+        """
+        batch, time = tf.shape(x)[0], tf.shape(x)[1]
+        heads, kv_heads = self.num_heads, self._kv_heads
+        joint = tf.reshape(self.query_key_value(x), [batch, time, heads + 2 * kv_heads, self._head_dim])
+        joint = tf.transpose(joint, [0, 2, 1, 3])  # [B, H + 2 G, T, K]
+        turned, value = joint[:, : heads + kv_heads], joint[:, heads + kv_heads :]
+        position = tf.zeros([1], tf.int32) if cache is None else position
+        if self.rotary_base is not None:
+            turned = rotate(turned, position[:, None] + tf.range(time), self.rotary_base)
+        query, key = turned[:, :heads] * self._head_dim**-0.5, turned[:, heads:]
+        if cache is not None:
+            cache = {"k": write_cache(cache["k"], key, position), "v": write_cache(cache["v"], value, position)}
+            key, value = cache["k"], cache["v"]
+
+        slots = tf.shape(key)[2]
+        # The query heads that share a key-value head become more rows of one product.
+        query = tf.reshape(query, [batch, kv_heads, heads // kv_heads * time, self._head_dim])
+        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+        scores = tf.reshape(scores, [batch, heads, time, slots])
+        hidden = tf.where(causal_mask(position, time, slots), 0.0, -1e9)  # adding is cheaper than choosing
+        weights = tf.cast(tf.nn.softmax(scores + hidden), self.compute_dtype)
+        weights = self.drop(weights, training=training)
+        weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
+        y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])
+        y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, self.dim])
+        return self.output_projection(y), cache
+
+
+def causal_mask(position, num_queries, num_slots):
+    """Says which cache slots each query may read.
+
+    A query at absolute position p reads slots 0..p. Slots written beyond a row's position (padding, rejected drafts)
+    therefore stay invisible.
+
+    Args:
+        position: int32 [B], tokens already in each row's cache.
+        num_queries: int T, tokens in this call.
+        num_slots: int S, slots in the cache.
+
+    Returns:
+        bool [B, 1, T, S], True where the query may read the slot.
+
+    Example:
+        >>> causal_mask(tf.constant([1]), 2, 4)[0, 0].numpy().astype(int)
+        array([[1, 1, 0, 0],
+               [1, 1, 1, 0]])
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
+    """
+    queries = position[:, None] + tf.range(num_queries)  # [B, T]
+    return (tf.range(num_slots) <= queries[:, :, None])[:, None]  # [B, 1, T, S]
+
+
+def write_cache(cache, new, position):
+    """Writes the tokens of one call into the cache of every row, from that row's position on.
+
+    What would fall beyond the last slot is left out: only padding and rows that stand still can reach there.
+
+    Args:
+        cache: float [B, G, S, K].
+        new: float [B, G, T, K].
+        position: int32 [B], the first slot to write.
+
+    Returns:
+        float [B, G, S, K], a new tensor.
+
+    Example:
+        >>> cache, new = tf.zeros([2, 1, 3, 1]), tf.ones([2, 1, 2, 1])
+        >>> write_cache(cache, new, tf.constant([0, 2]))[:, 0, :, 0].numpy()
+        array([[1., 1., 0.],
+               [0., 0., 1.]], dtype=float32)
+    """
+    batch, heads, time = tf.shape(new)[0], new.shape[1], tf.shape(new)[2]
+    shape = [batch, heads, time]
+    rows = tf.broadcast_to(tf.range(batch)[:, None, None], shape)
+    columns = tf.broadcast_to(tf.range(heads)[None, :, None], shape)
+    slots = tf.broadcast_to((position[:, None] + tf.range(time))[:, None], shape)
+    return tf.raw_ops.TensorScatterUpdate(
+        tensor=cache,
+        indices=tf.stack([rows, columns, slots], -1),
+        updates=tf.cast(new, cache.dtype),
+        bad_indices_policy="IGNORE",
+    )

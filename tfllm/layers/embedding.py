@@ -1,0 +1,82 @@
+"""Where a token stands: learned, sinusoidal and rotary positions. Token embeddings are Keras's `ReversibleEmbedding`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class LearnedPositions(keras.layers.Layer):
+    """Adds a trained vector for each position.
+
+    Args:
+        max_length: int, positions that have a vector.
+        dim: int D, their size.
+        initializer_range: float, standard deviation of the first weights.
+
+    Call:
+        x: float [B, T, D]; positions: int32 [B or 1, T]. Returns float [B, T, D]. A position beyond the last one, which only
+        padding can have, reads the last vector.
+    """
+
+    def __init__(self, max_length, dim, *, initializer_range=0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.max_length, self.dim, self.initializer_range = max_length, dim, initializer_range
+        initializer = keras.initializers.RandomNormal(stddev=initializer_range)
+        self.vectors = self.add_weight(shape=(max_length, dim), initializer=initializer, name="vectors")
+
+    def call(self, x, positions):
+        vectors = tf.cast(self.vectors.value, self.compute_dtype)
+        return x + tf.gather(vectors, tf.minimum(positions, self.max_length - 1))
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class SinusoidalPositions(keras.layers.Layer):
+    """Adds sines and cosines of the position, in wavelengths from 2π to 10000·2π; has no weights.
+
+    Args:
+        dim: int D, even.
+
+    Call:
+        x: float [B, T, D]; positions: int32 [B or 1, T]. Returns float [B, T, D]: sines in the even places.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+    """
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+
+    def call(self, x, positions):
+        rates = 10000.0 ** -(np.arange(0, self.dim, 2, dtype=np.float32) / self.dim)
+        angles = tf.cast(positions, tf.float32)[..., None] * rates  # [B or 1, T, D / 2]
+        waves = tf.stack([tf.sin(angles), tf.cos(angles)], -1)
+        return x + tf.cast(tf.reshape(waves, [tf.shape(angles)[0], tf.shape(angles)[1], self.dim]), x.dtype)
+
+
+def rotate(x, positions, base=10000.0):
+    """Turns each pair of features by an angle that grows with the position, so that products see only distances.
+
+    The pairs are (i, i + K / 2), as in Llama and GPT-NeoX checkpoints. Angles are float32 whatever the dtype of x.
+
+    Args:
+        x: float [B, H, T, K], queries or keys; K even.
+        positions: int32 [B or 1, T].
+        base: float, the longest wavelength is about `2 * pi * base` tokens.
+
+    Returns:
+        float [B, H, T, K].
+
+    Example:
+        >>> rotate(tf.ones([1, 1, 2, 2]), tf.constant([[0, 1]]))[0, 0].numpy().round(3)
+        array([[ 1.   ,  1.   ],
+               [-0.301,  1.382]], dtype=float32)
+
+    Source: Su et al. 2021, arXiv:2104.09864, equation 34.
+    """
+    half = x.shape[-1] // 2
+    rates = base ** -(np.arange(half, dtype=np.float32) / half)
+    angles = tf.cast(positions, tf.float32)[:, None, :, None] * rates  # [B or 1, 1, T, K / 2]
+    sine, cosine = tf.cast(tf.sin(angles), x.dtype), tf.cast(tf.cos(angles), x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return tf.concat([first * cosine - second * sine, second * cosine + first * sine], -1)

@@ -1,0 +1,134 @@
+"""The Transformer block: attention and a feed-forward network, each with a normalisation and a short cut."""
+
+import keras
+
+from tfllm.layers.attention import CausalSelfAttention
+
+NORMS = ("layer", "rms")
+ACTIVATIONS = ("gelu", "relu", "swiglu")
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class FeedForward(keras.layers.Layer):
+    """Two projections with a nonlinearity between them, or SwiGLU's three.
+
+    Args:
+        dim: int D, size of input and output.
+        hidden_dim: int, size between the projections.
+        activation: "gelu" (GPT-2's tanh form), "relu" or "swiglu" (Shazeer 2020, arXiv:2002.05202).
+        use_bias: bool, whether the projections have one.
+        initializer_range: float, standard deviation of the first weights.
+        output_range: float, the same for the output projection; None means `initializer_range`.
+
+    Call:
+        x: float [B, T, D]. Returns float [B, T, D].
+    """
+
+    def __init__(
+        self, dim, hidden_dim, *, activation="gelu", use_bias=True, initializer_range=0.02, output_range=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {ACTIVATIONS}; got {activation!r}")
+        self.dim, self.hidden_dim, self.activation, self.use_bias = dim, hidden_dim, activation, use_bias
+        self.initializer_range, self.output_range = initializer_range, output_range
+
+        def dense(units, deviation, name):
+            initializer = keras.initializers.RandomNormal(stddev=deviation)
+            return keras.layers.Dense(
+                units, use_bias=use_bias, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+            )
+
+        # SwiGLU's gate and value are one product, cut in two afterwards.
+        width = 2 * hidden_dim if activation == "swiglu" else hidden_dim
+        self.up = dense(width, initializer_range, "up")
+        self.down = dense(dim, output_range or initializer_range, "down")
+
+    def call(self, x):
+        x = self.up(x)
+        if self.activation == "swiglu":
+            x = keras.ops.silu(x[..., : self.hidden_dim]) * x[..., self.hidden_dim :]
+        elif self.activation == "gelu":
+            x = keras.ops.gelu(x, approximate=True)
+        else:
+            x = keras.ops.relu(x)
+        return self.down(x)
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class TransformerBlock(keras.layers.Layer):
+    """Self-attention and a feed-forward network; see `TransformerLM` for the arguments.
+
+    Call:
+        x: float [B, T, D]; cache, position, training as in `CausalSelfAttention.call`.
+        Returns (float [B, T, D], the new cache or None).
+    """
+
+    def __init__(
+        self,
+        dim,
+        num_heads,
+        *,
+        num_kv_heads=None,
+        hidden_dim=None,
+        dropout=0.0,
+        rotary_base=None,
+        norm="layer",
+        norm_epsilon=1e-5,
+        pre_norm=True,
+        activation="gelu",
+        use_bias=True,
+        initializer_range=0.02,
+        output_range=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.dim, self.num_heads, self.num_kv_heads, self.hidden_dim = dim, num_heads, num_kv_heads, hidden_dim
+        self.dropout, self.rotary_base, self.norm, self.norm_epsilon = dropout, rotary_base, norm, norm_epsilon
+        self.pre_norm, self.activation, self.use_bias = pre_norm, activation, use_bias
+        self.initializer_range, self.output_range = initializer_range, output_range
+        settings = {"use_bias": use_bias, "initializer_range": initializer_range, "output_range": output_range}
+        self.attention = CausalSelfAttention(
+            dim,
+            num_heads,
+            num_kv_heads=num_kv_heads,
+            dropout=dropout,
+            rotary_base=rotary_base,
+            dtype=self.dtype_policy,
+            **settings,
+        )
+        self.feed_forward = FeedForward(
+            dim, hidden_dim or 4 * dim, activation=activation, dtype=self.dtype_policy, **settings
+        )
+        self.attention_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
+        self.feed_forward_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def call(self, x, cache=None, position=None, training=False):
+        y = self.attention_norm(x) if self.pre_norm else x
+        y, cache = self.attention(y, cache=cache, position=position, training=training)
+        x = x + self.drop(y, training=training)
+        if not self.pre_norm:
+            x = self.attention_norm(x)
+        y = self.feed_forward_norm(x) if self.pre_norm else x
+        x = x + self.drop(self.feed_forward(y), training=training)
+        return (x if self.pre_norm else self.feed_forward_norm(x)), cache
+
+
+def make_norm(norm, epsilon, use_bias, dtype):
+    """Returns a Keras normalisation layer.
+
+    Args:
+        norm: "layer" (Ba et al. 2016, arXiv:1607.06450) or "rms" (Zhang and Sennrich 2019, arXiv:1910.07467).
+        epsilon: float, added to the variance.
+        use_bias: bool, whether layer normalisation has a shift; RMS normalisation never has.
+        dtype: the dtype policy.
+
+    Raises:
+        ValueError: on another `norm`.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}; got {norm!r}")
+    if norm == "rms":
+        return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype)
+    return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, dtype=dtype)

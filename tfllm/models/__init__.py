@@ -1,0 +1,7 @@
+"""Models on one contract: `call` for training, `initial_state` and `step` for decoding."""
+
+from tfllm.models.contract import LanguageModel
+from tfllm.models.recurrent import RecurrentLM
+from tfllm.models.transformer import TransformerLM
+
+__all__ = ["LanguageModel", "RecurrentLM", "TransformerLM"]

@@ -1,0 +1,170 @@
+"""LanguageModel: what every trainer and every decoder may rely on.
+
+`call(ids)` (training, scoring) and `step(ids, state)` (decoding) are two doors to one forward pass. Four promises let every
+decoder work with every model: T is free (prompt, single token or draft); the batch is the first axis of every leaf of the
+state; `step` mutates nothing, so the old state is a snapshot; and `lengths` says how many ids of a row count, so a row in a
+batch decodes as it would alone.
+"""
+
+import inspect
+import warnings
+
+import keras
+import tensorflow as tf
+
+from tfllm.text.tokenizers import check_ids
+from tfllm.training.losses import lm_loss
+from tfllm.training.metrics import Perplexity, WeightedMean
+from tfllm.training.step import check_clip_norm, gradient_step
+
+
+class LanguageModel(keras.Model):
+    """A model of the next token. Concrete models supply `initial_state`, `_forward` and `_head`.
+
+    Attributes:
+        vocab_size: int V, ids run from 0 to V - 1.
+        max_length: int, the most tokens a state can hold, or None for no limit.
+        rewindable: bool, True where moving `position` back is enough to forget tokens.
+    """
+
+    max_length = None
+    rewindable = False
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._trackers = [WeightedMean("loss"), WeightedMean("accuracy"), Perplexity()]
+
+    def initial_state(self, batch_size, slots, context=None):
+        """Makes the state before the first token.
+
+        Args:
+            batch_size: int or int32 scalar B.
+            slots: int or int32 scalar, tokens that the state must hold, at most `max_length`.
+            context: what an encoder gave, for models that have one.
+
+        Returns:
+            A nest of tensors, batch on axis 0 of every leaf, with `"position"`: int32 [B], tokens read so far.
+        """
+        raise NotImplementedError
+
+    def _forward(self, ids, state, lengths, training):
+        """Returns (float [B, T, D], new state or None): features before the head; state None means whole sequences."""
+        raise NotImplementedError
+
+    def _head(self, features):
+        """Returns logits float [B, T, V] of features float [B, T, D]."""
+        raise NotImplementedError
+
+    def call(self, ids, training=False):
+        """Scores whole sequences.
+
+        Args:
+            ids: int32 [B, T], T at most `max_length`.
+            training: bool, whether dropout acts.
+
+        Returns:
+            float32 [B, T, V], logits of the token after each id.
+
+        Raises:
+            ValueError: outside a graph, when an id is out of the vocabulary or T is above `max_length`.
+        """
+        ids = self._checked(ids)
+        if self.max_length is not None and ids.shape[1] is not None and ids.shape[1] > self.max_length:
+            raise ValueError(f"ids must have at most max_length={self.max_length} tokens; got {ids.shape[1]}")
+        features, _ = self._forward(ids, None, None, training)
+        return tf.cast(self._head(features), tf.float32)
+
+    def step(self, ids, state, lengths=None, *, last=False):
+        """Reads tokens from a state on and returns what comes next, and the new state; the old one stays as it is.
+
+        Args:
+            ids: int32 [B, T]; T may be a prompt, one token or a draft.
+            state: what `initial_state` or an earlier `step` returned.
+            lengths: int32 [B] in [0, T]; row b reads only its first `lengths[b]` ids. None means T.
+            last: bool, whether only the logits after each row's last read id are wanted. A long prompt then needs no
+                [B, T, V] tensor.
+
+        Returns:
+            (float32 [B, T, V], or [B, 1, V] with `last`; the new state). Logits after ids that a row does not read mean
+            nothing.
+        """
+        ids = self._checked(ids)
+        lengths = tf.fill([tf.shape(ids)[0]], tf.shape(ids)[1]) if lengths is None else tf.convert_to_tensor(lengths)
+        features, state = self._forward(ids, state, lengths, False)
+        if last:
+            features = tf.gather(features, tf.maximum(lengths - 1, 0)[:, None], batch_dims=1)
+        return tf.cast(self._head(features), tf.float32), state
+
+    def _checked(self, ids):
+        ids = tf.convert_to_tensor(ids)
+        if tf.executing_eagerly():
+            check_ids("ids", ids, self.vocab_size)
+        return tf.cast(ids, tf.int32)
+
+    def _create_weights(self):
+        """Makes every weight; a constructor ends with it, because a model saved before its first call loses its weights."""
+        self(tf.zeros([1, 1], tf.int32))
+
+    def get_config(self):
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+    # ---------------------------------------------------------------- training with fit
+
+    def compile(self, optimizer="adam", loss_fn=lm_loss, clip_norm=1.0, **kwargs):
+        """Prepares `fit` and `evaluate`, which report the loss (nats a token), perplexity and accuracy.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss_fn: `(model, batch, training) -> {"loss": (sum, weight), "accuracy": (sum, weight)}`.
+            clip_norm: float > 0, the longest gradient, or None.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: when `clip_norm` is not above 0, or a `loss` or `metrics` is given, which `loss_fn` replaces.
+        """
+        for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(f"{name} is not taken by a LanguageModel: loss_fn gives loss and metrics; got {name}")
+        check_clip_norm(clip_norm)
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+        self.loss_fn, self.clip_norm = loss_fn, clip_norm
+
+    def fit(self, x=None, *args, **kwargs):
+        """Trains; the arguments and the result are those of `keras.Model.fit`."""
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns of its own default otherwise
+        return super().fit(x, *args, **kwargs)
+
+    @property
+    def metrics(self):
+        return list(self._trackers)
+
+    def train_step(self, batch):
+        """Runs one GradientTape step; the same function as `training.make_train_step`."""
+        totals, _ = gradient_step(self, self.optimizer, batch, self.loss_fn, self.clip_norm)
+        return self._track(totals)
+
+    def test_step(self, batch):
+        """Adds a batch to the metrics."""
+        return self._track(self.loss_fn(self, batch, training=False))
+
+    def _track(self, totals):
+        for tracker in self._trackers:
+            source = "loss" if tracker.name == "perplexity" else tracker.name
+            if source in totals:
+                tracker.update_state(*totals[source])
+        return {tracker.name: tracker.result() for tracker in self._trackers}
+
+    def get_compile_config(self):
+        if getattr(self, "loss_fn", None) is not lm_loss:
+            return None  # a function of the user's own is code, and code is never read from a file
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "clip_norm": self.clip_norm}
+
+    def compile_from_config(self, config):
+        if not config or "optimizer" not in config:
+            warnings.warn("the saved model was not compiled with lm_loss: call compile() before fit()", stacklevel=2)
+            return
+        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), clip_norm=config["clip_norm"])

@@ -1,0 +1,39 @@
+"""Losses. A loss is a function of a model and a batch, so one training step serves every task.
+
+A loss returns totals, not means: `{"loss": (sum, weight), ...}`. Whoever has all the batches of a step, an epoch or a
+validation part divides, so uneven batches never bias a number.
+"""
+
+import tensorflow as tf
+
+
+def lm_loss(model, batch, training=True):
+    """Next-token cross-entropy and accuracy, weighted by tokens.
+
+    Args:
+        model: a `LanguageModel`, or any function of `(ids, training=...)` that returns logits.
+        batch: `(inputs int32 [B, T], targets int32 [B, T], weights float32 [B, T])`.
+        training: bool, whether dropout acts.
+
+    Returns:
+        dict of (float32 scalar, float32 scalar): `"loss"` is the sum of nats and the sum of weights, `"accuracy"` the
+        weight of the targets that are the likeliest token and the sum of weights.
+
+    Example:
+        >>> uniform = lambda ids, training: tf.zeros([1, 2, 4])
+        >>> nats, weight = lm_loss(uniform, ([[0, 1]], [[1, 2]], [[1.0, 0.0]]))["loss"]
+        >>> print(f"{nats:.4f} nats over {weight:.0f} token")
+        1.3863 nats over 1 token
+    """
+    inputs, targets, weights = batch
+    logits = tf.cast(model(inputs, training=training), tf.float32)
+    weights = tf.cast(weights, tf.float32)
+    nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    right = tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), targets), tf.float32)
+    weight = tf.reduce_sum(weights)
+    return {"loss": (tf.reduce_sum(nats * weights), weight), "accuracy": (tf.reduce_sum(right * weights), weight)}
+
+
+def mean(total, weight):
+    """Divides a total by its weight; 0 where nothing counts."""
+    return tf.math.divide_no_nan(total, weight)
