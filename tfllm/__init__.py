@@ -11,7 +11,28 @@ import keras
 if keras.backend.backend() != "tensorflow":
     raise ImportError(f"tfllm needs KERAS_BACKEND=tensorflow; got {keras.backend.backend()!r}")
 
-from tfllm import data, layers, models, text, training
+from tfllm import data, evaluation, export, generation, layers, models, runs, text, training
+from tfllm.data import load_text
+from tfllm.generation import TextGenerator
 from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
 from tfllm.text import BPETokenizer, CharTokenizer, load_tokenizer
-from tfllm.generation import TextGenerator
+
+__all__ = [
+    "BPETokenizer",
+    "CharTokenizer",
+    "LanguageModel",
+    "RecurrentLM",
+    "TextGenerator",
+    "TransformerLM",
+    "data",
+    "evaluation",
+    "export",
+    "generation",
+    "layers",
+    "load_text",
+    "load_tokenizer",
+    "models",
+    "runs",
+    "text",
+    "training",
+]

@@ -1,0 +1,128 @@
+"""The run folder: everything that a training leaves behind, and how it is read again.
+
+    config.json        the model's constructor arguments and the training's settings
+    tokenizer.json     the tokenizer
+    model.weights.h5   the best weights so far, by validation loss
+    history.csv        losses, rate and speed, a row an evaluation
+    curves.png         their picture
+    samples.txt        what the model wrote on the way
+
+Every file is written beside its place and renamed, so a reader finds a whole one or none. Nothing in it is code.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+
+import keras
+
+from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
+from tfllm.text import Tokenizer, load_tokenizer
+
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.weights.h5"
+HISTORY, CURVES, SAMPLES = "history.csv", "curves.png", "samples.txt"
+_KINDS = {kind.__name__: kind for kind in (RecurrentLM, TransformerLM)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder that was read: the model with its weights, the tokenizer, and the training's settings (a dict)."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    training: dict
+
+
+def create_run(path, model, tokenizer, training, *, force=False):
+    """Makes a run folder with everything but the weights.
+
+    Args:
+        path: str or path of a folder that does not exist yet, or is empty.
+        model: a `RecurrentLM` or a `TransformerLM`.
+        tokenizer: a tokenizer.
+        training: dict of plain values, the settings of the training.
+        force: bool, whether a run that stands there may be replaced.
+
+    Returns:
+        `pathlib.Path`, the folder.
+
+    Raises:
+        FileExistsError: when something stands at `path` and `force` does not allow to replace it.
+    """
+    path = pathlib.Path(path)
+    check_free(path, force)
+    path.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, HISTORY, CURVES, SAMPLES):
+        (path / name).unlink(missing_ok=True)
+    arguments = model.get_config()
+    document = {
+        "tfllm": importlib.metadata.version("tfllm"),
+        "model": {"kind": type(model).__name__, "dtype": model.dtype_policy.name}
+        | {name: value for name, value in arguments.items() if name not in ("name", "trainable", "dtype")},
+        "training": training,
+    }
+    tokenizer.save(path / TOKENIZER)
+    write_whole(path / CONFIG, json.dumps(document, indent=2, ensure_ascii=False))
+    return path
+
+
+def check_free(path, force=False):
+    """Raises FileExistsError unless `path` is free, an empty folder, or with `force` a run folder."""
+    path = pathlib.Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / CONFIG).is_file():
+        raise FileExistsError(f"out must be free or a run folder to replace; got {str(path)!r}, which is something else")
+    if not force:
+        raise FileExistsError(f"out must be free unless force is given; got {str(path)!r}, which holds a run")
+
+
+def load_run(path):
+    """Reads a run folder.
+
+    Args:
+        path: str or path.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        ValueError: when the folder is not a run, lacks its weights, or is damaged.
+    """
+    path = pathlib.Path(path)
+    if not (path / CONFIG).is_file():
+        raise ValueError(f"run must be a folder that `tfllm train` made; got {str(path)!r}, which has no {CONFIG}")
+    if not (path / WEIGHTS).is_file():
+        raise ValueError(f"run must hold trained weights; got {str(path)!r}, which has no {WEIGHTS}")
+    try:
+        document = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        arguments = dict(document["model"])
+        model = _KINDS[arguments.pop("kind")](**arguments)
+        training = document["training"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"run must hold a {CONFIG} of this version; got {str(path)!r} with {error!r}") from error
+    try:
+        model.load_weights(path / WEIGHTS)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"run must hold weights that fit its {CONFIG}; got {str(path)!r}: {error}") from error
+    return Run(model, load_tokenizer(path / TOKENIZER), training)
+
+
+def save_weights(model, path):
+    """Writes the weights of a model into a run folder."""
+    partial = pathlib.Path(path) / "partial.weights.h5"
+    model.save_weights(partial)
+    partial.replace(pathlib.Path(path) / WEIGHTS)
+
+
+def write_whole(path, text):
+    """Writes a text file beside its place and renames it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def parameter_count(model):
+    """Returns int, the number of trained weights of a Keras model."""
+    return sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
