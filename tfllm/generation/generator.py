@@ -22,7 +22,7 @@ class TextGenerator:
         trace_count: int, how often a function was traced so far: it stays put in steady use.
 
     Raises:
-        ValueError: when the tokenizer has more ids than the model.
+        ValueError: when tokenizer and model differ in `vocab_size`.
 
     Example:
         >>> import tfllm
@@ -34,10 +34,8 @@ class TextGenerator:
     """
 
     def __init__(self, model, tokenizer, *, jit_compile=False):
-        if tokenizer.vocab_size > model.vocab_size:
-            raise ValueError(
-                f"tokenizer must have at most the model's vocab_size={model.vocab_size} ids; got {tokenizer.vocab_size}"
-            )
+        if tokenizer.vocab_size != model.vocab_size:
+            raise ValueError(f"tokenizer must have the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}")
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
         self.trace_count = 0
         batch, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.int32)
@@ -160,7 +158,7 @@ class TextGenerator:
             self._advance = tf.function(self._advance_traced, input_signature=signature)
         shown, asked = "", 1
         while True:
-            new, counts = new_tokens(loop, lengths)
+            new, counts = new_tokens(loop, max_new_tokens)
             ended = bool(loop["done"][0]) or asked >= max_new_tokens
             text = self.tokenizer.decode(new[0, : counts[0]]).numpy().decode()
             if not ended:

@@ -34,8 +34,9 @@ def generate_ids(model, ids, lengths, sampling, max_new_tokens, *, end_id=-1, ca
     Returns:
         (int32 [B, capacity] new ids, 0 behind the end; int32 [B], how many of them count).
     """
-    loop = begin(model, ids, lengths, sampling, max_new_tokens if capacity is None else capacity, end_id=end_id)
-    return new_tokens(advance(model, loop, sampling, max_new_tokens - 1, end_id=end_id), lengths)
+    capacity = max_new_tokens if capacity is None else capacity
+    loop = begin(model, ids, lengths, sampling, capacity, end_id=end_id)
+    return new_tokens(advance(model, loop, sampling, max_new_tokens - 1, end_id=end_id), capacity)
 
 
 def begin(model, ids, lengths, sampling, capacity, *, end_id=-1):
@@ -69,20 +70,15 @@ def advance(model, loop, sampling, steps, *, end_id=-1):
     def goes_on(count, loop):
         return (count < steps) & ~tf.reduce_all(loop["done"])
 
-    invariants = tf.nest.map_structure(_loose_shape, loop)
-    _, loop = tf.while_loop(
-        goes_on, body, (tf.constant(0), loop), shape_invariants=(tf.TensorShape([]), invariants), parallel_iterations=1
-    )
-    return loop
+    return tf.while_loop(goes_on, body, (tf.constant(0), loop), parallel_iterations=1)[1]
 
 
-def new_tokens(loop, prompt_lengths):
-    """Returns (int32 [B, N] new ids, 0 behind the end; int32 [B], how many count) of a decoding."""
+def new_tokens(loop, capacity):
+    """Returns (int32 [B, capacity] new ids, 0 behind the end; int32 [B], how many count) of a decoding."""
     tokens, new = loop["tokens"], loop["new"]
-    room = tf.shape(tokens)[1] - tf.reduce_max(prompt_lengths) if tokens.shape[1] is None else tokens.shape[1]
-    at = prompt_lengths[:, None] + tf.range(room)
+    at = (loop["count"] - new)[:, None] + tf.range(capacity)
     ids = tf.gather(tokens, tf.minimum(at, tf.shape(tokens)[1] - 1), batch_dims=1)
-    return tf.where(tf.range(room) < new[:, None], ids, 0), new
+    return tf.where(tf.range(capacity) < new[:, None], ids, 0), new
 
 
 def _choose(loop, logits, sampling, end_id):
@@ -120,7 +116,3 @@ def _by_row(flags, yes, no):
         return tf.where(tf.reshape(flags, [-1] + [1] * (a.shape.rank - 1)), a, b)
 
     return tf.nest.map_structure(choose, yes, no)
-
-
-def _loose_shape(tensor):
-    return tensor.shape

@@ -7,7 +7,6 @@ batch decodes as it would alone.
 """
 
 import inspect
-import warnings
 
 import keras
 import tensorflow as tf
@@ -164,7 +163,4 @@ class LanguageModel(keras.Model):
         return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "clip_norm": self.clip_norm}
 
     def compile_from_config(self, config):
-        if not config or "optimizer" not in config:
-            warnings.warn("the saved model was not compiled with lm_loss: call compile() before fit()", stacklevel=2)
-            return
         self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), clip_norm=config["clip_norm"])

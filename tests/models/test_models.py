@@ -1,0 +1,49 @@
+"""What single models refuse, and what is left of them in files."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+import tfllm
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tfllm.RecurrentLM(9, cell="lstn"), r"cell must be one of \['gru', 'lstm', 'rnn'\]; got 'lstn'"),
+        (lambda: tfllm.RecurrentLM(9, dim=8, embedding_dim=4, tied_embeddings=True), "must equal dim=8 .* got 4"),
+        (lambda: tfllm.TransformerLM(9, dim=10, num_heads=4), "divisible by num_heads; got dim=10, num_heads=4"),
+        (lambda: tfllm.TransformerLM(9, dim=12, num_heads=4, num_kv_heads=3), "num_kv_heads; got 4 and 3"),
+        (lambda: tfllm.TransformerLM(9, dim=12, num_heads=4, positions="rotary"), "must be even for rotary"),
+        (lambda: tfllm.TransformerLM(9, positions="alibi"), "positions must be one of .* got 'alibi'"),
+        (lambda: tfllm.TransformerLM(9, norm="batch"), "norm must be one of .* got 'batch'"),
+        (lambda: tfllm.TransformerLM(9, activation="tanh"), "activation must be one of .* got 'tanh'"),
+        (lambda: tfllm.TransformerLM(9, max_length=1), "max_length must be at least 2; got 1"),
+    ],
+)
+def test_bad_sizes_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_more_tokens_than_positions_are_refused():
+    model = tfllm.TransformerLM(9, max_length=4, dim=8, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match="at most max_length=4 tokens; got 5"):
+        model(tf.zeros([1, 5], tf.int32))
+    with pytest.raises(ValueError, match="slots must be at most max_length=4; got 5"):
+        model.initial_state(1, 5)
+
+
+def test_weights_exist_from_the_constructor_on(tmp_path):
+    model = tfllm.RecurrentLM(9, dim=8)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    tf.debugging.assert_near(loaded(tf.constant([[1, 2]])), model(tf.constant([[1, 2]])))
+
+
+def test_fewer_key_value_heads_make_a_smaller_cache():
+    sizes = {}
+    for heads in (4, 1):
+        model = tfllm.TransformerLM(9, 16, 16, 1, 4, num_kv_heads=heads)
+        sizes[heads] = model.initial_state(2, 16)["layers"][0]["k"].shape
+    assert sizes == {4: [2, 4, 16, 4], 1: [2, 1, 16, 4]}
