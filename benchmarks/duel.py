@@ -47,7 +47,8 @@ def race(commands, *, rounds):
         worker.wait()
     rates = {name: sorted(tokens[name] / s for s in times) for name, times in seconds.items()}
     return {
-        name: {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])} for name, rate in rates.items()
+        name: {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])}
+        for name, rate in rates.items()
     }
 
 

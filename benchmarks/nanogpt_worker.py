@@ -1,17 +1,15 @@
 """Drives a checkout of nanoGPT with its CPU recipe; run by a Python that has torch, started by the other files here.
 
-    nanogpt_worker.py FOLDER recipe TEXT SEED    train 2000 steps, score the whole validation part, print JSON
-    nanogpt_worker.py FOLDER speed TEXT MODE     MODE eager or compiled: serve timed units of training steps (`duel.py`)
+nanogpt_worker.py FOLDER recipe TEXT SEED    train 2000 steps, score the whole validation part, print JSON
+nanogpt_worker.py FOLDER speed TEXT MODE     MODE eager or compiled: serve timed units of training steps (`duel.py`)
 """
 
 import json
 import math
 import sys
-import time
 
 import numpy as np
 import torch
-
 from duel import serve
 
 CONTEXT, BATCH, STEPS, WARMUP = 64, 12, 2000, 100
@@ -52,13 +50,11 @@ def main():
     if job == "speed":
         serve(lambda: [step(WARMUP) for _ in range(40)][-1].item(), tokens=40 * BATCH * CONTEXT)
         return
-    began = time.perf_counter()
     for number in range(STEPS):
         step(number)
-    seconds = time.perf_counter() - began
     loss, tokens = score(model, validation)
     parameters = sum(p.numel() for p in model.parameters())
-    print(json.dumps({"parameters": parameters, "loss": loss, "tokens": tokens, "seconds": seconds}))
+    print(json.dumps({"parameters": parameters, "loss": loss, "tokens": tokens}))
 
 
 def learning_rate(step):

@@ -55,7 +55,13 @@ def main():
 
             text = pathlib.Path(place) / "input.txt"
             text.write_text(tfllm.load_text("shakespeare"), encoding="utf-8")
-            worker = [arguments.torch_python, str(here.with_name("nanogpt_worker.py")), arguments.nanogpt, "speed", str(text)]
+            worker = [
+                arguments.torch_python,
+                str(here.with_name("nanogpt_worker.py")),
+                arguments.nanogpt,
+                "speed",
+                str(text),
+            ]
             commands |= {"nanoGPT, eager": [*worker, "eager"], "nanoGPT, compiled": [*worker, "compiled"]}
         commands |= {form: [sys.executable, str(here), "--work", form] for form in FORMS}
         results = race(commands, rounds=arguments.rounds)

@@ -63,7 +63,9 @@ def train(
     dtype: Annotated[str, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = _DEFAULTS.dtype,
     tokenizer: Annotated[str, typer.Option(help="char or bpe.")] = _DEFAULTS.tokenizer,
     vocab_size: Annotated[int, typer.Option(help="Vocabulary (bpe).")] = _DEFAULTS.vocab_size,
-    sequence_length: Annotated[int, typer.Option(help="Tokens that a model looks back on.")] = _DEFAULTS.sequence_length,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens that a model looks back on.")
+    ] = _DEFAULTS.sequence_length,
     batch_size: Annotated[int, typer.Option(help="Sequences in a batch.")] = _DEFAULTS.batch_size,
     steps: Annotated[int, typer.Option(help="Optimization steps.")] = _DEFAULTS.steps,
     learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = _DEFAULTS.learning_rate,
@@ -142,7 +144,9 @@ def evaluate(
 
 @app.command()
 @_plain_errors
-def export(run: RunFolder, path: Annotated[pathlib.Path, typer.Argument(help="The folder to make.")], force: Force = False):
+def export(
+    run: RunFolder, path: Annotated[pathlib.Path, typer.Argument(help="The folder to make.")], force: Force = False
+):
     """Write a SavedModel that takes and returns strings and needs only TensorFlow."""
     check_export(path, force)
     loaded = load_run(run)
@@ -169,7 +173,9 @@ def demo(
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
     prompts = ["To be", "ROMEO:"]
     settings = {"max_new_tokens": 160, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 1}
-    texts = serve(prompts=tf.constant(prompts), **{name: tf.constant(value) for name, value in settings.items()})["text"]
+    texts = serve(prompts=tf.constant(prompts), **{name: tf.constant(value) for name, value in settings.items()})[
+        "text"
+    ]
     for prompt, text in zip(prompts, texts.numpy(), strict=True):
         console.rule()
         console.print(prompt, style="bold", end="", markup=False, highlight=False)

@@ -40,7 +40,9 @@ def test_files_and_folders(tmp_path):
 
 
 def test_bad_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"source must be one of \['poetry', 'shakespeare', 'wiki'\].*got 'shakspeare'"):
+    with pytest.raises(
+        ValueError, match=r"source must be one of \['poetry', 'shakespeare', 'wiki'\].*got 'shakspeare'"
+    ):
         load_text("shakspeare")
     with pytest.raises(ValueError, match=r"folder with .txt files; got"):
         load_text(tmp_path)

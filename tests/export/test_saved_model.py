@@ -92,5 +92,7 @@ def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        tfllm.export.save(tfllm.TextGenerator(make_model("gru"), tfllm.CharTokenizer("abcdefghijklmno ")), tmp_path / "saved")
+        tfllm.export.save(
+            tfllm.TextGenerator(make_model("gru"), tfllm.CharTokenizer("abcdefghijklmno ")), tmp_path / "saved"
+        )
     assert list(tmp_path.iterdir()) == []

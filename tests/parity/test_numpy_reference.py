@@ -37,9 +37,7 @@ def attention(x, qkv, out, heads, kv_heads, turn=None):
     results = []
     for head in range(heads):
         shared = head // (heads // kv_heads)
-        q_head, k_head, v_head = (
-            m[:, i * size : (i + 1) * size] for m, i in ((q, head), (k, shared), (v, shared))
-        )
+        q_head, k_head, v_head = (m[:, i * size : (i + 1) * size] for m, i in ((q, head), (k, shared), (v, shared)))
         if turn:
             q_head, k_head = turn(q_head), turn(k_head)
         scores = q_head @ k_head.T / np.sqrt(size)
@@ -179,7 +177,9 @@ def test_the_documents_models_in_one_line():
     for theirs, ours in zip((first, second), mine, strict=True):
         theirs(ids)
         ours.set_weights([*theirs.get_weights(), *ours.get_weights()[len(theirs.weights) :]])
-        assert ours.count_params() == theirs.count_params() + sum(v.shape.num_elements() or 1 for v in ours.non_trainable_weights)
+        assert ours.count_params() == theirs.count_params() + sum(
+            v.shape.num_elements() or 1 for v in ours.non_trainable_weights
+        )
         np.testing.assert_allclose(ours(ids), theirs(ids), atol=1e-5)
 
 

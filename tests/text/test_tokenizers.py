@@ -38,7 +38,9 @@ def tokenizer(request):
 def fuzzed_texts(count, seed=0):
     source = random.Random(seed)
     pieces = [
-        lambda: source.choice([" ", "\n", "\t", "'", "\r", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000", "\u200b"]),
+        lambda: source.choice(
+            [" ", "\n", "\t", "'", "\r", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000", "\u200b"]
+        ),
         lambda: source.choice(["'s", "'re", "'ve", "'ll", "'t", "'m", "'d", "'S", "'LL", "''", " '", "don't", "x's1"]),
         lambda: chr(source.randrange(33, 127)),
         lambda: chr(source.randrange(0xA0, 0x3000)),

@@ -73,7 +73,9 @@ def test_fit_and_a_loop_of_ones_own_do_the_same():
     for a, b in zip(fitted.trainable_weights, looped.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     counts = [batch[2].sum() for batch in batches]
-    assert history["loss"][0] == pytest.approx(np.average([float(r["loss"]) for r in results], weights=counts), rel=1e-5)
+    assert history["loss"][0] == pytest.approx(
+        np.average([float(r["loss"]) for r in results], weights=counts), rel=1e-5
+    )
 
 
 def test_xla_trains_as_the_graph_does():

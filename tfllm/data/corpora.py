@@ -61,7 +61,9 @@ def load_text(source):
     elif path.is_file():
         files = [path]
     else:
-        raise ValueError(f"source must be one of {corpus_names()}, or the path of a file or folder; got {str(source)!r}")
+        raise ValueError(
+            f"source must be one of {corpus_names()}, or the path of a file or folder; got {str(source)!r}"
+        )
     text = "\n\n".join(_read_utf8(file) for file in files)
     if not text.strip():
         raise ValueError(f"source must hold text; got {str(source)!r}, which is empty")

@@ -37,12 +37,15 @@ def save(generator, path, *, force=False):
     generate = tf.function(lambda *inputs: {"text": generator.serve(*inputs)}, input_signature=signature)
 
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    logger, level = tf.get_logger(), tf.get_logger().level
     try:
+        logger.setLevel("WARNING")  # it would name the partial folder
         tf.saved_model.save(module, str(partial / "new"), signatures={"serving_default": generate})
         if path.exists():
             path.rename(partial / "old")
         (partial / "new").rename(path)
     finally:
+        logger.setLevel(level)
         shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -52,6 +55,8 @@ def check_free(path, force=False):
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / "saved_model.pb").is_file():
-        raise FileExistsError(f"path must be free or a SavedModel to replace; got {str(path)!r}, which is something else")
+        raise FileExistsError(
+            f"path must be free or a SavedModel to replace; got {str(path)!r}, which is something else"
+        )
     if not force:
         raise FileExistsError(f"path must be free unless force is given; got {str(path)!r}, which is a SavedModel")

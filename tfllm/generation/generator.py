@@ -35,7 +35,9 @@ class TextGenerator:
 
     def __init__(self, model, tokenizer, *, jit_compile=False):
         if tokenizer.vocab_size != model.vocab_size:
-            raise ValueError(f"tokenizer must have the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}")
+            raise ValueError(
+                f"tokenizer must have the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}"
+            )
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
         self.trace_count = 0
         batch, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.int32)
@@ -76,7 +78,9 @@ class TextGenerator:
             new, counts = self._run_xla(ids.numpy(), lengths.numpy(), max_new_tokens, settings)
         else:
             new, counts = self._generate(ids, lengths, max_new_tokens, settings)
-        texts = [text.decode() for text in self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts)).numpy()]
+        texts = [
+            text.decode() for text in self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts)).numpy()
+        ]
         return texts[0] if single else texts
 
     def stream(self, prompt, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
@@ -153,7 +157,9 @@ class TextGenerator:
     def _pieces(self, ids, lengths, max_new_tokens, settings):
         loop = self._begin(ids, lengths, max_new_tokens, settings)
         if self._advance is None:
-            specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, self._begin.get_concrete_function().structured_outputs)
+            specs = tf.nest.map_structure(
+                tf.TensorSpec.from_tensor, self._begin.get_concrete_function().structured_outputs
+            )
             signature = [specs, tf.TensorSpec([], tf.int32), tf.nest.map_structure(tf.TensorSpec.from_tensor, settings)]
             self._advance = tf.function(self._advance_traced, input_signature=signature)
         shown, asked = "", 1

@@ -33,7 +33,8 @@ class RecurrentStack(keras.layers.Layer):
             raise ValueError(f"cell must be one of {sorted(CELLS)}; got {cell!r}")
         self.cell, self.dim, self.num_layers, self.dropout = cell, dim, num_layers, dropout
         self.stack = [
-            CELLS[cell](dim, return_sequences=True, dtype=self.dtype_policy, name=f"{cell}_{i}") for i in range(num_layers)
+            CELLS[cell](dim, return_sequences=True, dtype=self.dtype_policy, name=f"{cell}_{i}")
+            for i in range(num_layers)
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
@@ -46,7 +47,8 @@ class RecurrentStack(keras.layers.Layer):
         """Returns a list with a list of float [B, D] for each layer: `[h]`, or `[h, c]` for an LSTM; all zero."""
         leaves = 2 if self.cell == "lstm" else 1
         return [
-            [tf.zeros([batch_size, self.dim], self.compute_dtype) for _ in range(leaves)] for _ in range(self.num_layers)
+            [tf.zeros([batch_size, self.dim], self.compute_dtype) for _ in range(leaves)]
+            for _ in range(self.num_layers)
         ]
 
     def step(self, x, state, lengths):

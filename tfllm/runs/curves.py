@@ -1,7 +1,18 @@
 """The picture of a training: losses, and below them rate and speed."""
 
+import io
+
 import numpy as np
 from matplotlib.figure import Figure
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, whether or not pyplot was set up there."""
+
+    def _repr_png_(self):
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
 
 
 def draw_curves(history, *, title="Training"):
@@ -13,7 +24,7 @@ def draw_curves(history, *, title="Training"):
         title: str.
 
     Returns:
-        `matplotlib.figure.Figure`: a notebook shows it, `savefig` writes it.
+        `Picture`, a `matplotlib.figure.Figure`: a notebook shows it, `savefig` writes it.
 
     Raises:
         ValueError: when there is no loss.
@@ -23,7 +34,7 @@ def draw_curves(history, *, title="Training"):
         raise ValueError(f"history must hold at least one loss; got the columns {sorted(history)}")
     steps = list(history.get("step", range(1, len(losses) + 1)))
     below = [name for name in ("learning_rate", "tokens_per_second") if any(history.get(name, []))]
-    figure = Figure(figsize=(8, 4.5 + 1.3 * len(below)), layout="constrained")
+    figure = Picture(figsize=(8, 4.5 + 1.3 * len(below)), layout="constrained")
     axes = figure.subplots(1 + len(below), 1, sharex=True, squeeze=False, height_ratios=[4] + [1] * len(below))[:, 0]
 
     top = axes[0]
@@ -33,7 +44,9 @@ def draw_curves(history, *, title="Training"):
         top.plot(steps[: len(validation)], validation, color="tab:orange", marker=".", label="validation")
         best = min(range(len(validation)), key=validation.__getitem__)
         label = f"best {validation[best]:.3f} at step {steps[best]}"
-        top.scatter([steps[best]], [validation[best]], s=90, facecolors="none", edgecolors="tab:red", zorder=3, label=label)
+        top.scatter(
+            [steps[best]], [validation[best]], s=90, facecolors="none", edgecolors="tab:red", zorder=3, label=label
+        )
     top.set_title(title)
     top.set_ylabel("loss (nats a token)")
     top.grid(alpha=0.3)

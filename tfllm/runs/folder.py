@@ -73,7 +73,9 @@ def check_free(path, force=False):
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / CONFIG).is_file():
-        raise FileExistsError(f"out must be free or a run folder to replace; got {str(path)!r}, which is something else")
+        raise FileExistsError(
+            f"out must be free or a run folder to replace; got {str(path)!r}, which is something else"
+        )
     if not force:
         raise FileExistsError(f"out must be free unless force is given; got {str(path)!r}, which holds a run")
 

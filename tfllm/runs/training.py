@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import pathlib
 import time
 
 import keras
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from tfllm.data import lm_dataset, load_text, split_text
+from tfllm.data import corpus_names, lm_dataset, load_text, split_text
 from tfllm.evaluation import evaluate_lm
 from tfllm.generation import TextGenerator
 from tfllm.models import RecurrentLM, TransformerLM
@@ -21,7 +22,9 @@ from tfllm.training import make_adamw
 
 MODELS = ("transformer", "lstm", "gru", "rnn")
 TOKENIZERS = ("char", "bpe")
-_INTERIM_TOKENS = 16_384  # about so many targets, spread over the validation part, are scored on the way; all in the end
+_INTERIM_TOKENS = (
+    16_384  # about so many targets, spread over the validation part, are scored on the way; all in the end
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,26 +106,33 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     tokenizer = make_tokenizer(text, train_text, settings)
     train_ids, validation_ids = tokenizer.encode(train_text).numpy(), tokenizer.encode(validation_text).numpy()
     length, rows = settings.sequence_length, settings.batch_size
+    if len(validation_ids) <= length:
+        raise ValueError(
+            f"source must hold more than sequence_length={length} tokens in its last {settings.validation:.0%}, which is "
+            f"for validation; got {len(validation_ids)}"
+        )
     train = lm_dataset(train_ids, tokenizer, length, rows, seed=settings.seed).repeat()
     validation = lm_dataset(validation_ids, tokenizer, length, rows, shuffle=False)
     model = make_model(tokenizer.vocab_size, settings)
-    path = folder.create_run(
-        out, model, tokenizer, {"source": str(source), **dataclasses.asdict(settings)}, force=force
-    )
+    prompt = settings.prompt or validation_text.strip().split("\n")[0][: max(min(length // 3, 32), 1)]
+    generator = TextGenerator(model, tokenizer)
+    generator.generate(prompt, max_new_tokens=1)  # a bad prompt is refused before anything is written
+    name = str(source) if str(source) in corpus_names() else str(pathlib.Path(source).resolve())
+    path = folder.create_run(out, model, tokenizer, {"source": name, **dataclasses.asdict(settings)}, force=force)
     console.print(
         f"{len(text):,} characters, {len(train_ids):,} tokens to train on, {tokenizer.vocab_size:,} in the vocabulary; "
         f"{type(model).__name__} with {folder.parameter_count(model):,} weights",
         highlight=False,
     )
 
-    interval = max(settings.steps // settings.evaluations, 1)
-    epochs = -(-settings.steps // interval)
+    interval = -(-settings.steps // settings.evaluations)
+    epochs = -(-settings.steps // interval)  # the recorder ends the last one where `steps` are done
+    at_once = next(count for count in (10, 5, 4, 2, 1) if settings.steps % count == interval % count == 0)
     model.compile(
         make_adamw(model, settings.steps, learning_rate=settings.learning_rate),
         jit_compile=settings.model == "transformer",  # XLA slows recurrent layers down and has no cuDNN ones
-        steps_per_execution=min(10, interval),
+        steps_per_execution=at_once,
     )
-    prompt = settings.prompt or validation_text.strip().split("\n")[0][:32]
     with Progress(
         TextColumn("training"),
         BarColumn(),
@@ -133,8 +143,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        recorder = RunRecorder(path, TextGenerator(model, tokenizer), prompt, settings, interval, progress)
-        callbacks = [recorder]
+        recorder = RunRecorder(path, generator, prompt, settings, progress)
+        callbacks = [recorder, keras.callbacks.TerminateOnNaN()]
         if settings.patience:
             callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience))
         model.fit(
@@ -145,6 +155,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
             callbacks=callbacks,
             verbose=0,
         )
+    if recorder.best == float("inf"):
+        raise ValueError(f"learning_rate must leave the loss finite; got {settings.learning_rate}, which did not")
     model.load_weights(path / folder.WEIGHTS)
     scores = evaluate_lm(model, validation, characters=len(validation_text))
     console.print(f"best weights on the whole validation part: {describe_scores(scores)}", highlight=False)
@@ -169,7 +181,12 @@ def make_tokenizer(text, train_text, settings):
 
 def make_model(vocab_size, settings):
     """Makes the untrained model of a run."""
-    common = {"dim": settings.dim, "num_layers": settings.num_layers, "dropout": settings.dropout, "dtype": settings.dtype}
+    common = {
+        "dim": settings.dim,
+        "num_layers": settings.num_layers,
+        "dropout": settings.dropout,
+        "dtype": settings.dtype,
+    }
     if settings.model == "transformer":
         return TransformerLM(
             vocab_size, max_length=settings.sequence_length, num_heads=settings.num_heads, positions="rotary", **common
@@ -180,10 +197,10 @@ def make_model(vocab_size, settings):
 class RunRecorder(keras.callbacks.Callback):
     """Keeps a run folder up to date: best weights, history, curves and a sample after every evaluation."""
 
-    def __init__(self, path, generator, prompt, settings, interval, progress):
+    def __init__(self, path, generator, prompt, settings, progress):
         super().__init__()
         self.path, self.generator, self.prompt, self.settings = path, generator, prompt, settings
-        self.interval, self.progress = interval, progress
+        self.progress, self.step = progress, 0
         self.task = progress.add_task("training", total=settings.steps, loss="-", speed="-")
         self.rows, self.samples, self.best = [], [], float("inf")
 
@@ -195,11 +212,14 @@ class RunRecorder(keras.callbacks.Callback):
         done = batch + 1
         tokens = done * self.settings.batch_size * self.settings.sequence_length
         speed = tokens / (time.perf_counter() - self.began)
-        self.progress.update(self.task, advance=done - self.last, loss=f"{logs['loss']:.3f}", speed=f"{speed:,.0f}")
+        self.step += done - self.last
         self.last, self.speed = done, speed
+        self.progress.update(self.task, completed=self.step, loss=f"{logs['loss']:.3f}", speed=f"{speed:,.0f}")
+        if self.step >= self.settings.steps:
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        step = (epoch + 1) * self.interval
+        step = self.step
         if logs["val_loss"] < self.best:
             self.best = logs["val_loss"]
             folder.save_weights(self.model, self.path)
@@ -212,7 +232,9 @@ class RunRecorder(keras.callbacks.Callback):
             }
         )
         sample = self.generator.generate(self.prompt, max_new_tokens=96, temperature=0.8, seed=self.settings.seed)
-        self.samples.append(f"step {step}, loss {logs['loss']:.4f}, validation {logs['val_loss']:.4f}\n{self.prompt}{sample}\n")
+        self.samples.append(
+            f"step {step}, loss {logs['loss']:.4f}, validation {logs['val_loss']:.4f}\n{self.prompt}{sample}\n"
+        )
         self._write()
         line = Text(f"step {step:>6,}  loss {logs['loss']:.3f}  validation {logs['val_loss']:.3f}\n")
         line.append((self.prompt + sample).replace("\n", " ⏎ "), style="italic dim")

@@ -69,7 +69,9 @@ class Tokenizer(tf.Module):
             return rows.flat_values
         for axis in range(texts.shape.rank - 1, 0, -1):
             rows = tf.RaggedTensor.from_uniform_row_length(
-                rows, tf.cast(tf.shape(texts)[axis], tf.int64), nrows=tf.cast(tf.reduce_prod(tf.shape(texts)[:axis]), tf.int64)
+                rows,
+                tf.cast(tf.shape(texts)[axis], tf.int64),
+                nrows=tf.cast(tf.reduce_prod(tf.shape(texts)[:axis]), tf.int64),
             )
         return rows
 
@@ -206,7 +208,9 @@ class CharTokenizer(Tokenizer):
         tokens = _tokens_of(document["model"]["vocab"])
         characters = [token for token in tokens if token not in special]
         if any(len(character) != 1 for character in characters) or tokens[: len(special)] != list(special):
-            raise ValueError("tokenizer.json must hold special tokens first, then single characters; got another vocabulary")
+            raise ValueError(
+                "tokenizer.json must hold special tokens first, then single characters; got another vocabulary"
+            )
         return cls("".join(characters), special_tokens=special)
 
 
@@ -310,7 +314,9 @@ class BPETokenizer(Tokenizer):
             best = tf.gather(tf.math.unsorted_segment_min(ranks, word_of[:-1], word_of[-1] + 1), word_of[:-1])
             wanted = (ranks == best) & (ranks < none)
             merged = _every_other(wanted)  # in "aaa" the pairs overlap: the left one wins
-            ids = tf.concat([tf.where(merged, tf.gather(self._merged_ids, tf.minimum(ranks, none - 1)), ids[:-1]), ids[-1:]], 0)
+            ids = tf.concat(
+                [tf.where(merged, tf.gather(self._merged_ids, tf.minimum(ranks, none - 1)), ids[:-1]), ids[-1:]], 0
+            )
             kept = tf.concat([[True], ~merged], 0)
             ids, word_of = tf.boolean_mask(ids, kept), tf.boolean_mask(word_of, kept)
             return ids, word_of, pair_ranks(ids, word_of)
@@ -346,8 +352,12 @@ class BPETokenizer(Tokenizer):
             if model.get(name):
                 raise ValueError(f"tokenizer.json: a BPE model with {name} is not supported; got {model[name]!r}")
         expected = {"type": "ByteLevel", "add_prefix_space": False}
-        if not all(splitter.get(name) == value for name, value in expected.items()) or not splitter.get("use_regex", True):
-            raise ValueError(f"tokenizer.json: the pre_tokenizer must be ByteLevel without a prefix space; got {splitter}")
+        if not all(splitter.get(name) == value for name, value in expected.items()) or not splitter.get(
+            "use_regex", True
+        ):
+            raise ValueError(
+                f"tokenizer.json: the pre_tokenizer must be ByteLevel without a prefix space; got {splitter}"
+            )
         if document.get("normalizer"):
             raise ValueError(f"tokenizer.json: a normalizer is not supported; got {document['normalizer']}")
         merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
@@ -436,7 +446,9 @@ def _gpt2_word_starts(characters, row_of):
     quote = (characters == ord("'")) & free
     one, two = after(characters, 0), after(after(characters, 0), 0)
     short = quote & tf.reduce_any(one[:, None] == [ord(c) for c in "stmd"], 1)
-    long = quote & tf.reduce_any((one[:, None] == [ord(c) for c in "rvl"]) & (two[:, None] == [ord(c) for c in "eel"]), 1)
+    long = quote & tf.reduce_any(
+        (one[:, None] == [ord(c) for c in "rvl"]) & (two[:, None] == [ord(c) for c in "eel"]), 1
+    )
     inside = before(short | long, False) | before(before(long, False), False)
     ended = before(before(short, False), False) | before(before(before(long, False), False), False)
     return ((word | space) & ~inside) | (ended & (kind == _LETTER))

@@ -55,7 +55,7 @@ def make_train_step(model, optimizer, loss_fn=lm_loss, *, clip_norm=1.0, jit_com
         >>> import keras, tfllm
         >>> model = tfllm.RecurrentLM(8, cell="gru", dim=8)
         >>> step = make_train_step(model, keras.optimizers.Adam(0.03))
-        >>> batch = ([[1, 2, 3]], [[2, 3, 4]], [[1.0, 1.0, 1.0]])
+        >>> batch = (tf.constant([[1, 2, 3]]), tf.constant([[2, 3, 4]]), tf.ones([1, 3]))
         >>> losses = [float(step(batch)["loss"]) for _ in range(20)]
         >>> losses[-1] < losses[0]
         True
