@@ -4,6 +4,7 @@ Bad input ends with one sentence and exit code 2, without a traceback.
 """
 
 import functools
+import os
 import pathlib
 import sys
 import time
@@ -13,12 +14,13 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
-from tfllm.data import corpus_names, lm_dataset, load_text, split_text
-from tfllm.evaluation import evaluate_lm
+from tfllm.data import corpus_names, load_text, split_text
+from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
 from tfllm.generation import TextGenerator
 from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
+from tfllm.startup import quiet_start
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +42,9 @@ def _plain_errors(command):
     def wrapped(*args, **kwargs):
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError as error:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from error
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
@@ -48,6 +53,10 @@ def _plain_errors(command):
             raise typer.Exit(130) from error
 
     return wrapped
+
+
+def _say(text):
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -97,7 +106,7 @@ def train(
         seed=seed,
     )
     train_run(source, out, settings, force=force, console=console)
-    console.print(f"run folder: {out}")
+    _say(f"run folder: {out}")
 
 
 @app.command()
@@ -134,12 +143,9 @@ def evaluate(
         text = load_text(source)
     else:
         _, text = split_text(load_text(loaded.training["source"]), loaded.training["validation"])
-    ids = loaded.tokenizer.encode(text).numpy()
-    length = loaded.training["sequence_length"]
-    batches = lm_dataset(ids, loaded.tokenizer, length, loaded.training["batch_size"], shuffle=False)
     began = time.perf_counter()
-    scores = evaluate_lm(loaded.model, batches, characters=len(text))
-    console.print(f"{describe_scores(scores)} in {time.perf_counter() - began:.1f} s", highlight=False)
+    scores = evaluate_text(loaded.model, loaded.tokenizer, text, loaded.training["sequence_length"])
+    _say(f"{describe_scores(scores)} in {time.perf_counter() - began:.1f} s")
 
 
 @app.command()
@@ -151,7 +157,7 @@ def export(
     check_export(path, force)
     loaded = load_run(run)
     save_export(TextGenerator(loaded.model, loaded.tokenizer), path, force=force)
-    console.print(f"SavedModel: {path}")
+    _say(f"SavedModel: {path}")
 
 
 @app.command()
@@ -166,10 +172,10 @@ def demo(
     check_free(run, force)
     check_export(exported, force)
     train_run("shakespeare", run, TrainingSettings(steps=steps, prompt="ROMEO:"), force=force, console=console)
-    console.print(f"curves: {run / 'curves.png'}", highlight=False)
+    _say(f"curves: {run / 'curves.png'}")
     loaded = load_run(run)
     save_export(TextGenerator(loaded.model, loaded.tokenizer), exported, force=force)
-    console.print(f"SavedModel: {exported}\n\nFrom the SavedModel, loaded with TensorFlow alone:", highlight=False)
+    _say(f"SavedModel: {exported}\n\nFrom the SavedModel, loaded with TensorFlow alone:")
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
     prompts = ["To be", "ROMEO:"]
     settings = {"max_new_tokens": 160, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 1}
@@ -184,4 +190,6 @@ def demo(
 
 def main():
     """Runs the command line."""
+    with quiet_start():
+        tf.config.list_logical_devices()  # TensorFlow says here that there is no GPU
     app()

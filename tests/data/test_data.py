@@ -44,6 +44,8 @@ def test_bad_sources_are_refused(tmp_path):
         ValueError, match=r"source must be one of \['poetry', 'shakespeare', 'wiki'\].*got 'shakspeare'"
     ):
         load_text("shakspeare")
+    with pytest.raises(ValueError, match=r"source must be one of .* got ''"):
+        load_text("")
     with pytest.raises(ValueError, match=r"folder with .txt files; got"):
         load_text(tmp_path)
     (tmp_path / "empty.txt").write_text(" \n")
@@ -76,6 +78,13 @@ def test_a_shuffled_pass_visits_no_target_twice_and_leaves_out_little():
     assert len(np.unique(targets)) == len(targets)
     assert len(targets) > 1000 - (2 + 5) * 7
     assert len(batches) == len(list(batches))
+
+
+def test_what_fills_up_a_batch_has_no_weight():
+    ((inputs, _, weights),) = lm_dataset(np.arange(10), None, 3, 8)
+    rows = inputs.numpy()[weights.numpy()[:, 0] > 0]
+    assert len({tuple(row) for row in rows}) == len(rows) == 2
+    assert weights.numpy().sum() == 6
 
 
 def test_every_pass_is_another_one_and_the_seed_decides_it():

@@ -59,6 +59,12 @@ def test_bad_requests_are_refused(saved, prompts, settings, message):
         serve(saved, prompts, **settings)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gpt2"])
+def test_no_prompts_give_no_texts(tmp_path, tokenizer, name):
+    tfllm.export.save(tfllm.TextGenerator(make_model(name), tokenizer), tmp_path / "saved")
+    assert serve(tmp_path / "saved", tf.zeros([0], tf.string)).shape == (0,)
+
+
 def test_tensorflows_own_tool_runs_it(saved):
     inputs = "prompts=[b'abc'];max_new_tokens=3;temperature=0.0;top_k=0;top_p=1.0;seed=0"
     command = [str(pathlib.Path(sys.executable).with_name("saved_model_cli")), "run", "--dir", str(saved)]
@@ -75,6 +81,10 @@ def test_nothing_is_overwritten_unasked(saved, tmp_path):
     with pytest.raises(FileExistsError, match=r"path must be free or a SavedModel to replace; got"):
         tfllm.export.save(generator, tmp_path, force=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    (saved / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"path must be free or a SavedModel to replace; got"):
+        tfllm.export.save(generator, saved, force=True)
+    (saved / "notes.txt").unlink()
 
 
 def test_force_replaces_and_leaves_nothing_behind(tmp_path):

@@ -191,6 +191,13 @@ def test_how_often_a_stream_is_traced(tokenizer):
     assert generator.trace_count == 3  # encode, begin, advance
 
 
+def test_many_generators_are_not_taken_for_one_that_retraces(tokenizer, caplog):
+    model = make_model("gru")
+    for _ in range(8):
+        tfllm.TextGenerator(model, tokenizer).generate("a", max_new_tokens=2)
+    assert "retracing" not in caplog.text
+
+
 def test_how_often_xla_compiles(tokenizer):
     generator = tfllm.TextGenerator(make_model("gru"), tokenizer, jit_compile=True)
     for length in (1, 5, 16):
@@ -204,6 +211,8 @@ def test_how_often_xla_compiles(tokenizer):
     [
         ("", {}, "prompts must be strings that are not empty; got ''"),
         (["a", ""], {}, "prompts must be strings that are not empty; got ''"),
+        (b"a", {}, "prompts must be a str or a list of str; got bytes"),
+        (np.array(["a"]), {}, "prompts must be a str or a list of str; got ndarray"),
         ([b"a"], {}, "prompts must be strings that are not empty; got b'a'"),
         ("a" * 33, {}, "prompts must have at most the model's max_length=32 tokens; got 33"),
         ("a", {"temperature": -0.1}, "temperature must be at least 0; got -0.1"),
@@ -211,6 +220,11 @@ def test_how_often_xla_compiles(tokenizer):
         ("a", {"top_p": 0.0}, r"top_p must lie in \(0, 1\]; got 0.0"),
         ("a", {"top_p": 1.1}, r"top_p must lie in \(0, 1\]; got 1.1"),
         ("a", {"top_k": -1}, "top_k must be at least 0; got -1"),
+        ("a", {"top_k": 1.5}, "top_k must be an int of 32 bits; got 1.5"),
+        ("a", {"seed": 2**31}, "seed must be an int of 32 bits; got 2147483648"),
+        ("a", {"seed": None}, "seed must be an int of 32 bits; got None"),
+        ("a", {"max_new_tokens": 3.0}, "max_new_tokens must be an int of 32 bits; got 3.0"),
+        ("a", {"max_new_tokens": 2**31 - 1}, "must stay below 2\\*\\*31 tokens"),
         ("a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1; got 0"),
     ],
 )

@@ -15,6 +15,7 @@ import tfllm
         (lambda: tfllm.TransformerLM(9, dim=10, num_heads=4), "divisible by num_heads; got dim=10, num_heads=4"),
         (lambda: tfllm.TransformerLM(9, dim=12, num_heads=4, num_kv_heads=3), "num_kv_heads; got 4 and 3"),
         (lambda: tfllm.TransformerLM(9, dim=12, num_heads=4, positions="rotary"), "must be even for rotary"),
+        (lambda: tfllm.TransformerLM(9, dim=9, num_heads=3, positions="sinusoidal"), "dim must be even .* got 9"),
         (lambda: tfllm.TransformerLM(9, positions="alibi"), "positions must be one of .* got 'alibi'"),
         (lambda: tfllm.TransformerLM(9, norm="batch"), "norm must be one of .* got 'batch'"),
         (lambda: tfllm.TransformerLM(9, activation="tanh"), "activation must be one of .* got 'tanh'"),
@@ -32,6 +33,17 @@ def test_more_tokens_than_positions_are_refused():
         model(tf.zeros([1, 5], tf.int32))
     with pytest.raises(ValueError, match="slots must be at most max_length=4; got 5"):
         model.initial_state(1, 5)
+    with pytest.raises(ValueError, match="ids must fit into the state's 4 slots; got 5 tokens"):
+        model.step(tf.zeros([2, 5], tf.int32), model.initial_state(2, 4))
+    loose = tf.function(model, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most max_length=4 tokens; got"):
+        loose(tf.zeros([1, 5], tf.int32))
+
+
+def test_ids_that_are_not_whole_are_refused():
+    for dtype in ("float32", "mixed_bfloat16"):
+        with pytest.raises(ValueError, match="ids must be whole numbers; got float32"):
+            tfllm.RecurrentLM(9, dim=8, dtype=dtype)(tf.constant([[1.0]]))
 
 
 def test_weights_exist_from_the_constructor_on(tmp_path):

@@ -56,9 +56,8 @@ def test_a_training_leaves_a_run_that_can_be_read(source, tmp_path, model, token
 
     run = load_run(tmp_path / "run")
     text = tfllm.data.split_text(source.read_text(), 0.1)[1]
-    batches = tfllm.data.lm_dataset(text, run.tokenizer, 16, 4, shuffle=False)
-    again = tfllm.evaluation.evaluate_lm(run.model, batches, characters=len(text))
-    assert again == pytest.approx(scores)
+    assert tfllm.evaluation.evaluate_text(run.model, run.tokenizer, text, 16) == pytest.approx(scores)
+    assert scores["tokens"] == len(run.tokenizer.encode(text)) - 1
     assert run.training["model"] == model
 
 
@@ -113,7 +112,13 @@ def test_a_run_is_never_overwritten_unasked(source, tmp_path):
     (tmp_path / "home" / "letter.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"out must be free or a run folder to replace; got .*something else"):
         train_run(source, tmp_path / "home", TrainingSettings(**SMALL), force=True)
-    assert [file.name for file in (tmp_path / "home").iterdir()] == ["letter.txt"]
+    (tmp_path / "home" / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(FileExistsError, match=r"out must be free or a run folder to replace"):
+        train_run(source, tmp_path / "home", TrainingSettings(**SMALL), force=True)
+    assert (tmp_path / "home" / "letter.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match="prompts must have"):
+        train_run(source, tmp_path / "run", TrainingSettings(**SMALL | {"prompt": "a" * 20}), force=True)
+    assert load_run(tmp_path / "run").tokenizer.vocab_size > 20  # what is refused leaves the old run as it is
     train_run(source, tmp_path / "run", TrainingSettings(**SMALL), force=True, console=Console(file=io.StringIO()))
 
 
@@ -147,6 +152,12 @@ def test_what_is_not_a_run_is_refused(source, tmp_path):
         ({"tokenizer": "word"}, "tokenizer must be one of .* got 'word'"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
+        ({"sequence_length": 1}, "sequence_length must be at least 2; got 1"),
+        ({"dtype": "float64"}, "dtype must be one of .* got 'float64'"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0; got 0.0"),
+        ({"validation": 1.0}, r"validation must lie in \(0, 1\); got 1.0"),
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"seed": 2**31}, r"seed must be below 2\*\*31; got 2147483648"),
         ({"patience": -1}, "patience must be at least 0; got -1"),
     ],
 )
@@ -165,7 +176,9 @@ def test_a_bad_text_or_prompt_leaves_no_folder(source, tmp_path):
         train(source, tmp_path / "run", prompt="a" * 20)
     assert not (tmp_path / "run").exists()
     (tmp_path / "short.txt").write_text("abc")
-    with pytest.raises(ValueError, match=r"source must hold more than sequence_length=16 tokens in its last 10%"):
+    with pytest.raises(
+        ValueError, match=r"source must hold more than sequence_length=16 tokens in its first 90.0%; got 2"
+    ):
         train(tmp_path / "short.txt", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -177,6 +190,8 @@ def test_curves_show_what_they_are_given():
         "val_loss": [3.1, 2.2, 2.4],
         "learning_rate": [0.1, 0.2, 0.1],
     }
+    with pytest.raises(ValueError, match=r"history must have columns of one length; got .*'val_loss': 2"):
+        draw_curves({"loss": [1.0, 2.0, 3.0, 4.0], "val_loss": [1.0, 2.0]})
     figure = draw_curves(history, title="a title")
     top, rate = figure.axes
     assert [list(line.get_ydata()) for line in top.get_lines()] == [history["loss"], history["val_loss"]]

@@ -171,8 +171,8 @@ def test_a_file_gives_an_equal_tokenizer(tokenizer, tmp_path):
         ("{", "path must name a tokenizer.json; got"),
         ("[]", "path must name a tokenizer.json; got"),
         (json.dumps({"model": {"type": "Unigram"}}), "a kind in .* got 'Unigram'"),
-        (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "pre_tokenizer must be ByteLevel"),
-        (json.dumps({"model": {"type": "WordLevel"}}), "lacks 'vocab'"),
+        (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "pre_tokenizer must be of type ByteLevel; got None"),
+        (json.dumps({"model": {"type": "WordLevel"}}), "unk_token must be one of .* got None"),
     ],
 )
 def test_foreign_files_are_refused(tmp_path, content, message):
@@ -183,11 +183,38 @@ def test_foreign_files_are_refused(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("char", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer must be one of .* got .*Whitespace"),
+        ("char", {"normalizer": {"type": "Lowercase"}}, "normalizer must be one of .* got .*Lowercase"),
+        ("char", {"model": {"unk_token": "[UNK]"}}, r"unk_token must be one of .* got '\[UNK\]'"),
+        ("bpe", {"model": {"ignore_merges": True}}, "ignore_merges must be one of .* got True"),
+        ("bpe", {"model": {"byte_fallback": True}}, "byte_fallback must be one of .* got True"),
+        ("bpe", {"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix must be one of .* got '</w>'"),
+        (
+            "bpe",
+            {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
+            "add_prefix_space must be .* got True",
+        ),
+        ("bpe", {"post_processor": {"type": "TemplateProcessing"}}, "post_processor is not supported; got"),
+        ("bpe", {"added_tokens": [{"id": 1200, "content": "hello", "special": False}]}, "must all be special"),
+    ],
+)
+def test_files_that_would_encode_otherwise_are_refused(request, tmp_path, kind, changes, message):
+    document = json.loads(request.getfixturevalue(kind).to_json())
+    document |= changes | {"model": document["model"] | changes.get("model", {})}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: CharTokenizer(""), "characters must be at least one"),
         (lambda: CharTokenizer("aa"), "all different; got 'aa'"),
         (lambda: CharTokenizer("ab", special_tokens=("<pad>",)), "must begin with '<unk>'"),
+        (lambda: CharTokenizer("ab", special_tokens=("<unk>", "a")), "special_tokens must not be characters"),
         (lambda: CharTokenizer.train([]), "at least one character; got 0"),
         (lambda: BPETokenizer.train("", vocab_size=300), "at least one character; got 1"),
         (lambda: BPETokenizer.train("abc", vocab_size=100), "vocab_size must be at least 256 .* got vocab_size=100"),
@@ -203,3 +230,6 @@ def test_bad_vocabularies_are_refused(make, message):
 def test_ids_out_of_the_vocabulary_are_refused(tokenizer):
     with pytest.raises(ValueError, match=f"ids must lie in .*{tokenizer.vocab_size}.*got {tokenizer.vocab_size}"):
         tokenizer.decode([1, tokenizer.vocab_size])
+    with pytest.raises(ValueError, match="ids must be whole numbers; got float32"):
+        tokenizer.decode(tf.constant([1.0]))
+    assert tokenizer.decode(np.array([5, 6], np.uint16)).numpy() == tokenizer.decode([5, 6]).numpy()

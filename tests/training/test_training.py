@@ -58,6 +58,31 @@ def test_uneven_batches_give_the_number_of_their_union():
     assert scores["bits_per_character"] == pytest.approx(expected["loss"] * scores["tokens"] / np.log(2) / 10, rel=1e-4)
 
 
+def test_batches_of_numpy_s_own_types_and_without_weights():
+    inputs, targets, _ = make_batches(1)[0]
+    expected = numpy_scores(make_model("gru"), [(inputs, targets, np.ones(targets.shape))])
+    wide = (inputs.astype(np.int64), targets.astype(np.int64))
+    for batch in (wide, (*wide, np.ones(targets.shape))):
+        model = make_model("gru")
+        model.compile(keras.optimizers.SGD(0.0))
+        found = model.evaluate(
+            *batch[:2], sample_weight=batch[2] if len(batch) > 2 else None, verbose=0, return_dict=True
+        )
+        assert found == pytest.approx(expected, rel=1e-4)
+        model.fit(*batch[:2], verbose=0)
+        step = make_train_step(model, keras.optimizers.SGD(0.0))
+        assert np.isfinite(float(step(batch)["loss"]))
+        assert tfllm.evaluation.evaluate_lm(model, [batch])["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_refuses_ids_out_of_the_vocabulary(jit_compile):
+    model = make_model("gpt2")
+    model.compile("adam", jit_compile=jit_compile)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"targets must lie in \[0, vocab_size=17\); got"):
+        model.fit(tfllm.data.lm_dataset([1, 2, 17], None, 2, 1, shuffle=False), verbose=0)
+
+
 def test_fit_and_a_loop_of_ones_own_do_the_same():
     batches = make_batches(4)
     fitted, looped = make_model("gpt2"), make_model("gpt2")
@@ -172,8 +197,8 @@ def test_loss_scaling_leaves_the_step_as_it_is():
     np.testing.assert_allclose(plain.row, scaled.row, atol=1e-7)
 
 
-def test_adamw_warms_up_decays_and_spares_biases():
-    model = make_model("gpt2")
+def test_adamw_warms_up_decays_and_spares_biases(model_name, tmp_path):
+    model = make_model(model_name)
     optimizer = make_adamw(model, 1000, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1)
     rates = [float(optimizer._learning_rate(step)) for step in (0, 50, 100, 550, 1000, 2000)]
     expected = [1e-3 / 101, 1e-3 * 51 / 101, 1e-3, 0.55e-3, 1e-4, 1e-4]  # nanoGPT's schedule
@@ -181,8 +206,16 @@ def test_adamw_warms_up_decays_and_spares_biases():
     before = [np.asarray(weight).copy() for weight in model.trainable_weights]
     optimizer.apply([tf.zeros_like(w.value) for w in model.trainable_weights], model.trainable_weights)
     for weight, old in zip(model.trainable_weights, before, strict=True):
-        shrink = 1 - rates[0] * 0.1 if len(weight.shape) >= 2 else 1.0
-        np.testing.assert_allclose(weight, old * shrink, rtol=1e-5)
+        spared = any(name in weight.path for name in ("bias", "gamma", "beta", "scale"))
+        np.testing.assert_allclose(weight, old * (1 if spared else 1 - rates[0] * 0.1), rtol=1e-5)
+
+    model.compile(optimizer, steps_per_execution=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    decays = [[m.optimizer._use_weight_decay(w) for w in m.trainable_weights] for m in (model, loaded)]
+    assert decays[0] == decays[1]
+    assert True in decays[0]
+    assert loaded.steps_per_execution == 3
 
 
 def test_early_stopping_and_checkpoints_through_keras_callbacks(tmp_path):
@@ -237,7 +270,9 @@ def test_a_loss_of_ones_own(tmp_path):
 
     model = make_model("gru")
     model.compile("adam", loss_fn=last_token_loss)
-    model.fit(as_dataset(make_batches(2)), verbose=0)
+    assert set(model.fit(as_dataset(make_batches(2)), verbose=0).history) == {"loss", "accuracy", "perplexity"}
+    model.compile("adam", loss_fn=lambda *arguments, **options: {"loss": lm_loss(*arguments, **options)["loss"]})
+    assert set(model.fit(as_dataset(make_batches(2)), verbose=0).history) == {"loss", "perplexity"}
     model.save(tmp_path / "model.keras")
     assert not keras.models.load_model(tmp_path / "model.keras").compiled  # no code is read from a file
 
@@ -246,8 +281,9 @@ def test_a_loss_of_ones_own(tmp_path):
     ("act", "message"),
     [
         (lambda model: model.compile(clip_norm=0), "clip_norm must be above 0, .* got 0"),
-        (lambda model: model.compile(loss="mse"), "loss is not taken by a LanguageModel"),
-        (lambda model: model.compile(metrics=["accuracy"]), "metrics is not taken by a LanguageModel"),
+        (lambda model: model.compile(loss="mse"), "loss must be left out, .* got 'mse'"),
+        (lambda model: model.compile(metrics=["accuracy"]), r"metrics must be left out, .* got \['accuracy'\]"),
+        (lambda model: model.compile("adam", "mse"), "loss_fn must be a function of .* got 'mse'"),
         (lambda model: make_train_step(model, keras.optimizers.SGD(), clip_norm=-1), "clip_norm must be above 0"),
         (lambda model: make_adamw(model, 0), "steps must be at least 1; got 0"),
         (lambda model: make_adamw(model, 5, learning_rate=0.0), "learning_rate must be above 0; got 0.0"),

@@ -54,6 +54,8 @@ def load_text(source):
     if str(source) in _CORPORA:
         return _CORPORA[str(source)](_bundled_folder())
     path = pathlib.Path(source)
+    if not str(source):
+        raise ValueError(f"source must be one of {corpus_names()}, or the path of a file or folder; got {source!r}")
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
         if not files:

@@ -37,9 +37,9 @@ def lm_dataset(source, tokenizer=None, sequence_length=128, batch_size=32, *, se
     """Makes batches for next-token prediction: inputs, and the same ids shifted by one as targets.
 
     With `shuffle`, one pass cuts the ids into rows at a random offset and visits the rows in random order; every pass
-    over the data set is another one, in an order that `seed` decides. The last incomplete row and batch of a pass are
-    left out. Without, the rows cover every target exactly once, in order, and what fills up the last row and batch
-    has weight 0: the form for evaluation.
+    over the data set is another one, in an order that `seed` and `tf.random.set_seed` decide. The last incomplete row
+    and batch of a pass are left out. Without, the rows cover every target exactly once, in order: the form for
+    evaluation. What fills up a row or a batch has weight 0.
 
     Args:
         source: str, or int ids [N] (array, tensor or list).
@@ -80,6 +80,7 @@ def lm_dataset(source, tokenizer=None, sequence_length=128, batch_size=32, *, se
 
     def batch(index, pass_seed):
         row = index * batch_size + tf.range(batch_size, dtype=tf.int64)  # [B]
+        exists = row < rows  # a text of fewer rows than a batch fills it up
         start = tf.zeros([], tf.int64)
         if shuffle:
             shuffled = tf.random.experimental.index_shuffle(row % rows, pass_seed, tf.cast(rows - 1, tf.int64))
@@ -87,7 +88,7 @@ def lm_dataset(source, tokenizer=None, sequence_length=128, batch_size=32, *, se
             start = tf.random.stateless_uniform([], pass_seed, 0, spare + 1, tf.int64)
         at = start + row[:, None] * sequence_length + tf.range(sequence_length, dtype=tf.int64)  # [B, T]
         last = tf.constant(targets, tf.int64)
-        weights = tf.cast(at < last, tf.float32)
+        weights = tf.cast((at < last) & exists[:, None], tf.float32)
         return tf.gather(ids, tf.minimum(at, last)), tf.gather(ids, tf.minimum(at + 1, last)), weights
 
     def one_pass(pass_seed):

@@ -1,5 +1,5 @@
 """How good a model is."""
 
-from tfllm.evaluation.perplexity import evaluate_lm
+from tfllm.evaluation.perplexity import evaluate_lm, evaluate_text
 
-__all__ = ["evaluate_lm"]
+__all__ = ["evaluate_lm", "evaluate_text"]

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from tfllm.data import lm_dataset
 from tfllm.training.losses import lm_loss
 
 
@@ -39,5 +40,28 @@ def evaluate_lm(model, dataset, *, characters=None):
     if not weight:
         raise ValueError("dataset must hold at least one target of weight above 0; got none")
     loss = nats / weight
-    scores = {"loss": loss, "perplexity": math.exp(loss), "accuracy": right / weight, "tokens": weight}
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    scores = {"loss": loss, "perplexity": perplexity, "accuracy": right / weight, "tokens": weight}
     return scores if characters is None else scores | {"bits_per_character": nats / math.log(2) / characters}
+
+
+def evaluate_text(model, tokenizer, text, sequence_length, batch_size=32):
+    """Scores a model on a whole text, cut into rows that it reads one by one; each token but the first is a target once.
+
+    Args:
+        model: a `LanguageModel`.
+        tokenizer: its tokenizer.
+        text: str.
+        sequence_length: int, tokens in a row: what the model looks back on.
+        batch_size: int, rows at a time.
+
+    Returns:
+        dict as `evaluate_lm` gives it, with `"bits_per_character"`.
+
+    Raises:
+        ValueError: when the text has no more than `sequence_length` tokens.
+    """
+    ids = tokenizer.encode(text).numpy()
+    batches = lm_dataset(ids, tokenizer, sequence_length, batch_size, shuffle=False)
+    characters = len(text) - len(tokenizer.decode(ids[:1]).numpy().decode())
+    return evaluate_lm(model, batches, characters=max(characters, 1))

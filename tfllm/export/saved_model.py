@@ -43,7 +43,12 @@ def save(generator, path, *, force=False):
         tf.saved_model.save(module, str(partial / "new"), signatures={"serving_default": generate})
         if path.exists():
             path.rename(partial / "old")
-        (partial / "new").rename(path)
+        try:
+            (partial / "new").rename(path)
+        except BaseException:
+            if (partial / "old").exists():
+                (partial / "old").rename(path)
+            raise
     finally:
         logger.setLevel(level)
         shutil.rmtree(partial, ignore_errors=True)
@@ -54,7 +59,8 @@ def check_free(path, force=False):
     path = pathlib.Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / "saved_model.pb").is_file():
+    known = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+    if not (path / "saved_model.pb").is_file() or {entry.name for entry in path.iterdir()} - known:
         raise FileExistsError(
             f"path must be free or a SavedModel to replace; got {str(path)!r}, which is something else"
         )

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.generation.loop import advance, begin, generate_ids, new_tokens
-from tfllm.generation.sampling import Sampling
+from tfllm.generation.sampling import Sampling, check_int32
 
 _STREAM_CHUNK = 4  # tokens a call: few enough to look alive, enough to hide the cost of a call
 
@@ -40,16 +40,18 @@ class TextGenerator:
             )
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
         self.trace_count = 0
-        batch, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.int32)
-        rows = tf.TensorSpec([None], tf.int32)
-        real = tf.TensorSpec([], tf.float32)
-        sampling = (real, scalar, real, scalar)
-        strings = tf.TensorSpec([None], tf.string)
-        self._encode = tf.function(self._encode_traced, input_signature=[strings])
-        self._generate = tf.function(self._generate_traced, input_signature=[batch, rows, scalar, sampling])
-        self._begin = tf.function(self._begin_traced, input_signature=[batch, rows, scalar, sampling])
-        self._generate_xla = tf.function(self._generate_xla_traced, jit_compile=True)
-        self._advance = None
+        batch, rows = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
+        strings, whole, real = (
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.float32),
+        )
+        self._settings = (real, whole, real, whole)  # of `Sampling`, in its order
+        self._encode = self._compile(tokenizer.encode, [strings])
+        self._generate = self._compile(self._decode_loop, [batch, rows, whole, self._settings])
+        self._generate_xla = self._compile(self._decode_loop, jit_compile=True)
+        self._begin = self._compile(self._begin_loop, [batch, rows, whole, self._settings])
+        self._advance = None  # its signature is known when `_begin` is traced
 
     def generate(self, prompts, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
         """Continues one text or several.
@@ -69,10 +71,12 @@ class TextGenerator:
             ValueError: on an empty prompt, a prompt of more tokens than the model can hold, or a setting out of its range.
         """
         single = isinstance(prompts, str)
+        if not single and not isinstance(prompts, list | tuple):
+            raise ValueError(f"prompts must be a str or a list of str; got {type(prompts).__name__}")
         if not single and not prompts:
             return []
         sampling = Sampling(temperature, top_k, top_p, seed)
-        ids, lengths = self._prepare([prompts] if single else list(prompts), sampling, max_new_tokens)
+        ids, lengths = self._prepare([prompts] if single else prompts, sampling, max_new_tokens)
         settings = _flat(sampling.tensors())
         if self.jit_compile:
             new, counts = self._run_xla(ids.numpy(), lengths.numpy(), max_new_tokens, settings)
@@ -111,7 +115,6 @@ class TextGenerator:
         Raises:
             tf.errors.InvalidArgumentError: when it runs, where `generate` would raise ValueError.
         """
-        self.trace_count += 1
         rows = self.tokenizer.encode(prompts)
         lengths = tf.cast(rows.row_lengths(), tf.int32)
         limit = self.model.max_length or tf.int32.max
@@ -124,23 +127,28 @@ class TextGenerator:
             (tf.reduce_all(lengths <= limit), f"prompts must have at most {limit} tokens; got", lengths),
         ]
         with tf.control_dependencies([tf.debugging.Assert(ok, [rule, value]) for ok, rule, value in rules]):
-            ids = tf.identity(rows.to_tensor())
-        sampling = Sampling(temperature, top_k, top_p, seed)
-        new, counts = generate_ids(self.model, ids, lengths, sampling, max_new_tokens, end_id=self.tokenizer.end_id)
+            ids = rows.to_tensor()
+            ids = tf.pad(
+                ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]]
+            )  # a batch of no rows has no column
+        new, counts = self._decode_loop(ids, lengths, max_new_tokens, (temperature, top_k, top_p, seed))
         return self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts))
 
     def _prepare(self, prompts, sampling, max_new_tokens):
         sampling.check()
+        check_int32("max_new_tokens", max_new_tokens)
         if not max_new_tokens >= 1:
             raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
         for prompt in prompts:
             if not isinstance(prompt, str) or not prompt:
                 raise ValueError(f"prompts must be strings that are not empty; got {prompt!r}")
-        rows = self._encode(tf.constant(prompts))
+        rows = self._encode(tf.constant(list(prompts)))
         lengths = tf.cast(rows.row_lengths(), tf.int32)
         longest, limit = int(tf.reduce_max(lengths)), self.model.max_length
         if limit is not None and longest > limit:
             raise ValueError(f"prompts must have at most the model's max_length={limit} tokens; got {longest}")
+        if longest + max_new_tokens >= 2**31:
+            raise ValueError(f"max_new_tokens and the prompt must stay below 2**31 tokens; got {max_new_tokens}")
         return rows.to_tensor(), lengths
 
     def _run_xla(self, ids, lengths, max_new_tokens, settings):
@@ -149,19 +157,17 @@ class TextGenerator:
         padded[: len(ids), : ids.shape[1]] = ids
         lengths = np.pad(lengths, [0, rows - len(ids)])
         room = tf.zeros([_power_of_two(max_new_tokens, 16)])  # only its shape counts
-        new, counts = self._generate_xla(
-            tf.constant(padded), tf.constant(lengths), tf.constant(max_new_tokens), room, settings
-        )
+        inputs = (tf.constant(padded), tf.constant(lengths), tf.constant(max_new_tokens))
+        new, counts = self._generate_xla(*inputs, settings, room)
         return new[: len(ids)], counts[: len(ids)]
 
     def _pieces(self, ids, lengths, max_new_tokens, settings):
         loop = self._begin(ids, lengths, max_new_tokens, settings)
         if self._advance is None:
-            specs = tf.nest.map_structure(
-                tf.TensorSpec.from_tensor, self._begin.get_concrete_function().structured_outputs
-            )
-            signature = [specs, tf.TensorSpec([], tf.int32), tf.nest.map_structure(tf.TensorSpec.from_tensor, settings)]
-            self._advance = tf.function(self._advance_traced, input_signature=signature)
+            outputs = self._begin.get_concrete_function().structured_outputs
+            loop_spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)
+            signature = [loop_spec, tf.TensorSpec([], tf.int32), self._settings]
+            self._advance = self._compile(self._advance_loop, signature)
         shown, asked = "", 1
         while True:
             new, counts = new_tokens(loop, max_new_tokens)
@@ -178,33 +184,26 @@ class TextGenerator:
             loop = self._advance(loop, chunk, settings)
             asked += chunk
 
-    def _encode_traced(self, prompts):
-        self.trace_count += 1
-        return self.tokenizer.encode(prompts)
+    def _compile(self, function, signature=None, **options):
+        def traced(
+            *inputs,
+        ):  # a closure of its own, so TensorFlow does not count several generators as one that retraces
+            self.trace_count += 1
+            return function(*inputs)
 
-    def _generate_traced(self, ids, lengths, max_new_tokens, settings):
-        self.trace_count += 1
-        sampling = Sampling(*settings)
-        return generate_ids(self.model, ids, lengths, sampling, max_new_tokens, end_id=self.tokenizer.end_id)
+        return tf.function(traced, input_signature=signature, **options)
 
-    def _generate_xla_traced(self, ids, lengths, max_new_tokens, room, settings):
-        self.trace_count += 1
+    def _decode_loop(self, ids, lengths, max_new_tokens, settings, room=None):
+        capacity = None if room is None else room.shape[0]
+        end_id = self.tokenizer.end_id
         return generate_ids(
-            self.model,
-            ids,
-            lengths,
-            Sampling(*settings),
-            max_new_tokens,
-            end_id=self.tokenizer.end_id,
-            capacity=room.shape[0],
+            self.model, ids, lengths, Sampling(*settings), max_new_tokens, end_id=end_id, capacity=capacity
         )
 
-    def _begin_traced(self, ids, lengths, capacity, settings):
-        self.trace_count += 1
+    def _begin_loop(self, ids, lengths, capacity, settings):
         return begin(self.model, ids, lengths, Sampling(*settings), capacity, end_id=self.tokenizer.end_id)
 
-    def _advance_traced(self, loop, steps, settings):
-        self.trace_count += 1
+    def _advance_loop(self, loop, steps, settings):
         return advance(self.model, loop, Sampling(*settings), steps, end_id=self.tokenizer.end_id)
 
 

@@ -62,9 +62,12 @@ def advance(model, loop, sampling, steps, *, end_id=-1):
 
     def body(count, loop):
         token = tf.gather(loop["tokens"], tf.maximum(loop["count"] - 1, 0)[:, None], batch_dims=1)  # [B, 1]
-        logits, state = model.step(token, loop["state"], tf.where(loop["done"], 0, 1))
+        full = tf.zeros_like(loop["done"])
         if model.max_length is not None:
-            logits, state = _slide(model, loop, logits, state)
+            full = (loop["state"]["position"] >= model.max_length) & ~loop["done"]
+        logits, state = model.step(token, loop["state"], tf.where(loop["done"] | full, 0, 1))
+        if model.max_length is not None:
+            logits, state = _refill(model, loop, full, logits, state)
         return count + 1, _choose(loop | {"state": state}, logits[:, 0], sampling, end_id)
 
     def goes_on(count, loop):
@@ -95,16 +98,14 @@ def _choose(loop, logits, sampling, end_id):
     return loop | {"tokens": tokens, "count": count, "new": new, "index": loop["index"] + 1, "done": done}
 
 
-def _slide(model, loop, logits, state):
-    """Replaces the state of full rows by one that has read only their latest tokens."""
-    old = loop["state"]
-    full = (old["position"] >= model.max_length) & ~loop["done"]
+def _refill(model, loop, full, logits, state):
+    """Replaces logits and state of full rows by what a new state gives that reads only their latest tokens."""
 
     def refill():
         kept = model.max_length // 2
         at = tf.maximum(loop["count"] - kept, 0)[:, None] + tf.range(kept)
         window = tf.gather(loop["tokens"], tf.minimum(at, tf.shape(loop["tokens"])[1] - 1), batch_dims=1)
-        empty = tf.nest.map_structure(tf.zeros_like, old)
+        empty = tf.nest.map_structure(tf.zeros_like, state)
         fresh_logits, fresh = model.step(window, empty, tf.where(full, kept, 0), last=True)
         return _by_row(full, (fresh_logits, fresh), (logits, state))
 

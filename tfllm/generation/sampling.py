@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -24,6 +25,8 @@ class Sampling:
 
     def check(self):
         """Raises ValueError when a setting is out of its range; for settings that are numbers."""
+        for name in ("top_k", "seed"):
+            check_int32(name, getattr(self, name))
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0; got {self.temperature}")
         if not self.top_k >= 0:
@@ -35,6 +38,12 @@ class Sampling:
         """Returns the same settings as scalar tensors: float32, int32, float32, int32."""
         kinds = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
         return Sampling(**{name: tf.cast(getattr(self, name), dtype) for name, dtype in kinds.items()})
+
+
+def check_int32(name, value):
+    """Raises ValueError unless `value` is an int that fits into 32 bits."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not -(2**31) <= value < 2**31:
+        raise ValueError(f"{name} must be an int of 32 bits; got {value!r}")
 
 
 def pick(logits, sampling, index):

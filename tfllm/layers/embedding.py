@@ -45,6 +45,8 @@ class SinusoidalPositions(keras.layers.Layer):
 
     def __init__(self, dim, **kwargs):
         super().__init__(**kwargs)
+        if dim % 2:
+            raise ValueError(f"dim must be even for sinusoidal positions; got {dim}")
         self.dim = dim
 
     def call(self, x, positions):

@@ -30,7 +30,7 @@ class LanguageModel(keras.Model):
     rewindable = False
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # Keras would turn ids that are not whole into others
         self._trackers = [WeightedMean("loss"), WeightedMean("accuracy"), Perplexity()]
 
     def initial_state(self, batch_size, slots, context=None):
@@ -65,11 +65,17 @@ class LanguageModel(keras.Model):
             float32 [B, T, V], logits of the token after each id.
 
         Raises:
-            ValueError: outside a graph, when an id is out of the vocabulary or T is above `max_length`.
+            ValueError: when T is above `max_length` or ids are not whole numbers, and outside a graph, when an id is out of
+                the vocabulary.
         """
         ids = self._checked(ids)
-        if self.max_length is not None and ids.shape[1] is not None and ids.shape[1] > self.max_length:
-            raise ValueError(f"ids must have at most max_length={self.max_length} tokens; got {ids.shape[1]}")
+        rule = f"ids must have at most max_length={self.max_length} tokens; got"
+        if self.max_length is not None and ids.shape[1] is None:
+            length = tf.shape(ids)[1]
+            with tf.control_dependencies([tf.debugging.Assert(length <= self.max_length, [rule, length])]):
+                ids = tf.identity(ids)
+        elif self.max_length is not None and ids.shape[1] > self.max_length:
+            raise ValueError(f"{rule} {ids.shape[1]}")
         features, _ = self._forward(ids, None, None, training)
         return tf.cast(self._head(features), tf.float32)
 
@@ -88,7 +94,7 @@ class LanguageModel(keras.Model):
             nothing.
         """
         ids = self._checked(ids)
-        lengths = tf.fill([tf.shape(ids)[0]], tf.shape(ids)[1]) if lengths is None else tf.convert_to_tensor(lengths)
+        lengths = tf.fill([tf.shape(ids)[0]], tf.shape(ids)[1]) if lengths is None else tf.cast(lengths, tf.int32)
         features, state = self._forward(ids, state, lengths, False)
         if last:
             features = tf.gather(features, tf.maximum(lengths - 1, 0)[:, None], batch_dims=1)
@@ -96,6 +102,8 @@ class LanguageModel(keras.Model):
 
     def _checked(self, ids):
         ids = tf.convert_to_tensor(ids)
+        if not ids.dtype.is_integer:
+            raise ValueError(f"ids must be whole numbers; got {ids.dtype.name}")
         if tf.executing_eagerly():
             check_ids("ids", ids, self.vocab_size)
         return tf.cast(ids, tf.int32)
@@ -116,26 +124,47 @@ class LanguageModel(keras.Model):
 
         Args:
             optimizer: a Keras optimizer or its name.
-            loss_fn: `(model, batch, training) -> {"loss": (sum, weight), "accuracy": (sum, weight)}`.
+            loss_fn: `(model, batch, training) -> {"loss": (sum, weight), ...}`; `"accuracy"` is shown where it is given.
             clip_norm: float > 0, the longest gradient, or None.
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`.
 
         Raises:
-            ValueError: when `clip_norm` is not above 0, or a `loss` or `metrics` is given, which `loss_fn` replaces.
+            ValueError: when `clip_norm` is not above 0, `loss_fn` is not a function, or a `loss` or `metrics` is given, which
+                `loss_fn` replaces.
         """
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
-            if kwargs.pop(name, None) is not None:
-                raise ValueError(f"{name} is not taken by a LanguageModel: loss_fn gives loss and metrics; got {name}")
+            value = kwargs.pop(name, None)
+            if value is not None:
+                raise ValueError(f"{name} must be left out, because loss_fn gives loss and metrics; got {value!r}")
+        if not callable(loss_fn):
+            raise ValueError(f"loss_fn must be a function of (model, batch, training); got {loss_fn!r}")
         check_clip_norm(clip_norm)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)
-        self.loss_fn, self.clip_norm = loss_fn, clip_norm
+        self.loss_fn, self.clip_norm, self._compile_options = loss_fn, clip_norm, kwargs
 
     def fit(self, x=None, *args, **kwargs):
-        """Trains; the arguments and the result are those of `keras.Model.fit`."""
+        """Trains; the arguments and the result are those of `keras.Model.fit`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: when a batch of a `tf.data.Dataset` has ids out of the vocabulary. The check runs
+                on the host, because XLA and GPUs would read zeros without a word.
+        """
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras warns of its own default otherwise
+            x = x.map(self._check_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
         return super().fit(x, *args, **kwargs)
+
+    def _check_batch(self, *batch):
+        """Returns a batch as it is, after its inputs and targets were checked."""
+        checks = []
+        for name, ids in zip(("inputs", "targets"), batch, strict=False):
+            inside = tf.reduce_all((ids >= 0) & (tf.cast(ids, tf.int64) < self.vocab_size))
+            checks.append(
+                tf.debugging.Assert(inside, [f"{name} must lie in [0, vocab_size={self.vocab_size}); got", ids])
+            )
+        with tf.control_dependencies(checks):
+            return tf.nest.map_structure(tf.identity, batch)
 
     @property
     def metrics(self):
@@ -151,16 +180,27 @@ class LanguageModel(keras.Model):
         return self._track(self.loss_fn(self, batch, training=False))
 
     def _track(self, totals):
-        for tracker in self._trackers:
-            source = "loss" if tracker.name == "perplexity" else tracker.name
-            if source in totals:
-                tracker.update_state(*totals[source])
-        return {tracker.name: tracker.result() for tracker in self._trackers}
+        sources = {tracker: "loss" if tracker.name == "perplexity" else tracker.name for tracker in self._trackers}
+        given = [tracker for tracker in self._trackers if sources[tracker] in totals]
+        for tracker in given:
+            tracker.update_state(*totals[sources[tracker]])
+        return {tracker.name: tracker.result() for tracker in given}
 
     def get_compile_config(self):
         if getattr(self, "loss_fn", None) is not lm_loss:
             return None  # a function of the user's own is code, and code is never read from a file
-        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), "clip_norm": self.clip_norm}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            # Keras does not keep which weights an optimizer spares from decay.
+            "decays": [bool(self.optimizer._use_weight_decay(weight)) for weight in self.trainable_variables],
+            "clip_norm": self.clip_norm,
+            **self._compile_options,
+        }
 
     def compile_from_config(self, config):
-        self.compile(keras.saving.deserialize_keras_object(config["optimizer"]), clip_norm=config["clip_norm"])
+        config = dict(config)
+        optimizer, decays = keras.saving.deserialize_keras_object(config.pop("optimizer")), config.pop("decays")
+        spared = [weight for weight, decayed in zip(self.trainable_variables, decays, strict=True) if not decayed]
+        if spared:
+            optimizer.exclude_from_weight_decay(var_list=spared)
+        self.compile(optimizer, **config)

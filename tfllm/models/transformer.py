@@ -125,6 +125,10 @@ class TransformerLM(LanguageModel):
 
     def _forward(self, ids, state, lengths, training):
         position = None if state is None else state["position"]
+        if state is not None and tf.executing_eagerly():
+            needed, slots = int(tf.reduce_max(position + lengths)), state["layers"][0]["k"].shape[2]
+            if needed > slots:
+                raise ValueError(f"ids must fit into the state's {slots} slots; got {needed} tokens")
         x = self.embedding(ids)
         if self.place is not None:
             first = tf.zeros([1], tf.int32) if state is None else position

@@ -5,6 +5,8 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
+_BELOW = ("learning_rate", "tokens_per_second")
+
 
 class Picture(Figure):
     """A figure that a notebook shows by itself, whether or not pyplot was set up there."""
@@ -27,23 +29,26 @@ def draw_curves(history, *, title="Training"):
         `Picture`, a `matplotlib.figure.Figure`: a notebook shows it, `savefig` writes it.
 
     Raises:
-        ValueError: when there is no loss.
+        ValueError: when there is no loss, or a column has another length.
     """
     losses = list(history.get("loss", []))
     if not losses:
         raise ValueError(f"history must hold at least one loss; got the columns {sorted(history)}")
+    lengths = {name: len(history[name]) for name in (*_BELOW, "loss", "val_loss", "step") if name in history}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"history must have columns of one length; got {lengths}")
     steps = list(history.get("step", range(1, len(losses) + 1)))
-    below = [name for name in ("learning_rate", "tokens_per_second") if any(history.get(name, []))]
+    below = [name for name in _BELOW if any(history.get(name, []))]
     figure = Picture(figsize=(8, 4.5 + 1.3 * len(below)), layout="constrained")
     axes = figure.subplots(1 + len(below), 1, sharex=True, squeeze=False, height_ratios=[4] + [1] * len(below))[:, 0]
 
     top = axes[0]
     top.plot(steps, losses, color="tab:blue", marker=".", label="training")
-    validation = [value for value in history.get("val_loss", []) if value is not None]
-    if validation:
-        top.plot(steps[: len(validation)], validation, color="tab:orange", marker=".", label="validation")
+    if "val_loss" in history:
+        validation = list(history["val_loss"])
+        top.plot(steps, validation, color="tab:orange", marker=".", label="validation")
         best = min(range(len(validation)), key=validation.__getitem__)
-        label = f"best {validation[best]:.3f} at step {steps[best]}"
+        label = f"best {validation[best]:.3f} at {'step' if 'step' in history else 'epoch'} {steps[best]}"
         top.scatter(
             [steps[best]], [validation[best]], s=90, facecolors="none", edgecolors="tab:red", zorder=3, label=label
         )

@@ -22,6 +22,7 @@ from tfllm.text import Tokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.weights.h5"
 HISTORY, CURVES, SAMPLES = "history.csv", "curves.png", "samples.txt"
+_PARTIAL_WEIGHTS, _PARTIAL_CURVES = "partial.weights.h5", "partial.curves.png"
 _KINDS = {kind.__name__: kind for kind in (RecurrentLM, TransformerLM)}
 
 
@@ -53,11 +54,11 @@ def create_run(path, model, tokenizer, training, *, force=False):
     path = pathlib.Path(path)
     check_free(path, force)
     path.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, HISTORY, CURVES, SAMPLES):
+    for name in (WEIGHTS, HISTORY, CURVES, SAMPLES, _PARTIAL_WEIGHTS, _PARTIAL_CURVES):
         (path / name).unlink(missing_ok=True)
     arguments = model.get_config()
     document = {
-        "tfllm": importlib.metadata.version("tfllm"),
+        "tfllm": _version(),
         "model": {"kind": type(model).__name__, "dtype": model.dtype_policy.name}
         | {name: value for name, value in arguments.items() if name not in ("name", "trainable", "dtype")},
         "training": training,
@@ -72,7 +73,7 @@ def check_free(path, force=False):
     path = pathlib.Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / CONFIG).is_file():
+    if not _is_run(path):
         raise FileExistsError(
             f"out must be free or a run folder to replace; got {str(path)!r}, which is something else"
         )
@@ -108,14 +109,23 @@ def load_run(path):
         model.load_weights(path / WEIGHTS)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"run must hold weights that fit its {CONFIG}; got {str(path)!r}: {error}") from error
+    if not (path / TOKENIZER).is_file():
+        raise ValueError(f"run must hold its tokenizer; got {str(path)!r}, which has no {TOKENIZER}")
     return Run(model, load_tokenizer(path / TOKENIZER), training)
 
 
 def save_weights(model, path):
     """Writes the weights of a model into a run folder."""
-    partial = pathlib.Path(path) / "partial.weights.h5"
+    partial = pathlib.Path(path) / _PARTIAL_WEIGHTS
     model.save_weights(partial)
     partial.replace(pathlib.Path(path) / WEIGHTS)
+
+
+def save_curves(figure, path):
+    """Writes a figure as the picture of a run folder."""
+    partial = pathlib.Path(path) / _PARTIAL_CURVES
+    figure.savefig(partial, dpi=110)
+    partial.replace(pathlib.Path(path) / CURVES)
 
 
 def write_whole(path, text):
@@ -128,3 +138,18 @@ def write_whole(path, text):
 def parameter_count(model):
     """Returns int, the number of trained weights of a Keras model."""
     return sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
+
+
+def _is_run(path):
+    try:
+        document = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and {"tfllm", "model", "training"} <= set(document)
+
+
+def _version():
+    try:
+        return importlib.metadata.version("tfllm")
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path that was never installed
+        return "unknown"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from tfllm.data import corpus_names, lm_dataset, load_text, split_text
-from tfllm.evaluation import evaluate_lm
+from tfllm.evaluation import evaluate_text
 from tfllm.generation import TextGenerator
 from tfllm.models import RecurrentLM, TransformerLM
 from tfllm.runs import folder
@@ -22,6 +22,7 @@ from tfllm.training import make_adamw
 
 MODELS = ("transformer", "lstm", "gru", "rnn")
 TOKENIZERS = ("char", "bpe")
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 _INTERIM_TOKENS = (
     16_384  # about so many targets, spread over the validation part, are scored on the way; all in the end
 )
@@ -36,7 +37,7 @@ class TrainingSettings:
         dim, num_layers: int, size of the model.
         num_heads: int, for the Transformer.
         dropout: float in [0, 1).
-        dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16".
+        dtype: "float32", "mixed_bfloat16" or "mixed_float16".
         tokenizer: "char" or "bpe".
         vocab_size: int, for "bpe".
         sequence_length: int, tokens a model looks back on in training.
@@ -69,16 +70,21 @@ class TrainingSettings:
     seed: int = 1337
 
     def __post_init__(self):
-        for name, choices in (("model", MODELS), ("tokenizer", TOKENIZERS)):
+        for name, choices in (("model", MODELS), ("tokenizer", TOKENIZERS), ("dtype", DTYPES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
-        for name in ("dim", "num_layers", "num_heads", "sequence_length", "batch_size", "steps", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        least = {"dim": 1, "num_layers": 1, "num_heads": 1, "sequence_length": 2, "batch_size": 1, "steps": 1}
+        for name, bound in (least | {"evaluations": 1, "patience": 0, "vocab_size": 1, "seed": 0}).items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
+        if self.seed >= 2**31:
+            raise ValueError(f"seed must be below 2**31; got {self.seed}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must lie in (0, 1); got {self.validation}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {self.dropout}")
-        if self.patience < 0:
-            raise ValueError(f"patience must be at least 0; got {self.patience}")
 
 
 def train_run(source, out, settings=None, *, force=False, console=None):
@@ -92,7 +98,7 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         console: a `rich.console.Console` to show progress on; None for one on standard output.
 
     Returns:
-        dict, what `evaluate_lm` gives for the best weights on the whole validation part.
+        dict, what `evaluate_text` gives for the best weights on the whole validation part.
 
     Raises:
         ValueError: on a bad source or setting.
@@ -101,37 +107,23 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     settings, console = settings or TrainingSettings(), console or Console()
     folder.check_free(out, force)
     text = load_text(source)
-    train_text, validation_text = split_text(text, settings.validation)
     keras.utils.set_random_seed(settings.seed)
+    train_text, validation_text = split_text(text, settings.validation)
     tokenizer = make_tokenizer(text, train_text, settings)
-    train_ids, validation_ids = tokenizer.encode(train_text).numpy(), tokenizer.encode(validation_text).numpy()
-    length, rows = settings.sequence_length, settings.batch_size
-    if len(validation_ids) <= length:
-        raise ValueError(
-            f"source must hold more than sequence_length={length} tokens in its last {settings.validation:.0%}, which is "
-            f"for validation; got {len(validation_ids)}"
-        )
-    train = lm_dataset(train_ids, tokenizer, length, rows, seed=settings.seed).repeat()
-    validation = lm_dataset(validation_ids, tokenizer, length, rows, shuffle=False)
+    train, validation, tokens = _make_batches(train_text, validation_text, tokenizer, settings)
     model = make_model(tokenizer.vocab_size, settings)
-    prompt = settings.prompt or validation_text.strip().split("\n")[0][: max(min(length // 3, 32), 1)]
+    interval = _compile(model, settings)
+    lines = (validation_text.strip() or text.strip()).split("\n")
+    prompt = settings.prompt or lines[0][: max(min(settings.sequence_length // 3, 32), 1)]
     generator = TextGenerator(model, tokenizer)
     generator.generate(prompt, max_new_tokens=1)  # a bad prompt is refused before anything is written
+
     name = str(source) if str(source) in corpus_names() else str(pathlib.Path(source).resolve())
     path = folder.create_run(out, model, tokenizer, {"source": name, **dataclasses.asdict(settings)}, force=force)
     console.print(
-        f"{len(text):,} characters, {len(train_ids):,} tokens to train on, {tokenizer.vocab_size:,} in the vocabulary; "
+        f"{len(text):,} characters, {tokens:,} tokens to train on, {tokenizer.vocab_size:,} in the vocabulary; "
         f"{type(model).__name__} with {folder.parameter_count(model):,} weights",
         highlight=False,
-    )
-
-    interval = -(-settings.steps // settings.evaluations)
-    epochs = -(-settings.steps // interval)  # the recorder ends the last one where `steps` are done
-    at_once = next(count for count in (10, 5, 4, 2, 1) if settings.steps % count == interval % count == 0)
-    model.compile(
-        make_adamw(model, settings.steps, learning_rate=settings.learning_rate),
-        jit_compile=settings.model == "transformer",  # XLA slows recurrent layers down and has no cuDNN ones
-        steps_per_execution=at_once,
     )
     with Progress(
         TextColumn("training"),
@@ -150,21 +142,49 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         model.fit(
             train,
             steps_per_epoch=interval,
-            epochs=epochs,
-            validation_data=validation.shard(max(len(validation_ids) // _INTERIM_TOKENS, 1), 0).cache(),
+            epochs=-(-settings.steps // interval),  # the recorder ends the last one where `steps` are done
+            validation_data=validation,
             callbacks=callbacks,
             verbose=0,
         )
     if recorder.best == float("inf"):
         raise ValueError(f"learning_rate must leave the loss finite; got {settings.learning_rate}, which did not")
     model.load_weights(path / folder.WEIGHTS)
-    scores = evaluate_lm(model, validation, characters=len(validation_text))
+    scores = evaluate_text(model, tokenizer, validation_text, settings.sequence_length)
     console.print(f"best weights on the whole validation part: {describe_scores(scores)}", highlight=False)
     return scores
 
 
+def _make_batches(train_text, validation_text, tokenizer, settings):
+    """Returns (endless training batches, batches of a part of the validation text, tokens to train on)."""
+    length, rows = settings.sequence_length, settings.batch_size
+    train_ids, validation_ids = (tokenizer.encode(text).numpy() for text in (train_text, validation_text))
+    share = settings.validation
+    for part, ids in ((f"first {1 - share:.1%}", train_ids), (f"last {share:.1%}, for validation", validation_ids)):
+        if len(ids) <= length:
+            raise ValueError(
+                f"source must hold more than sequence_length={length} tokens in its {part}; got {len(ids)}"
+            )
+    train = lm_dataset(train_ids, tokenizer, length, rows, seed=settings.seed).repeat()
+    validation = lm_dataset(validation_ids, tokenizer, length, rows, shuffle=False)
+    validation = validation.shard(max(len(validation_ids) // _INTERIM_TOKENS, 1), 0).cache()
+    return train, validation, len(train_ids)
+
+
+def _compile(model, settings):
+    """Compiles the model and returns int, the steps between two evaluations."""
+    interval = -(-settings.steps // settings.evaluations)
+    at_once = next(count for count in (10, 5, 4, 2, 1) if settings.steps % count == interval % count == 0)
+    model.compile(
+        make_adamw(model, settings.steps, learning_rate=settings.learning_rate),
+        jit_compile=settings.model == "transformer",  # XLA slows recurrent layers down and has no cuDNN ones
+        steps_per_execution=at_once,
+    )
+    return interval
+
+
 def describe_scores(scores):
-    """Returns str, one line of what `evaluate_lm` gave."""
+    """Returns str, one line of what `evaluate_text` gave."""
     return (
         f"loss {scores['loss']:.4f} nats a token, perplexity {scores['perplexity']:.2f}, "
         f"accuracy {scores['accuracy']:.1%}, {scores['bits_per_character']:.3f} bits a character, "
@@ -248,6 +268,4 @@ class RunRecorder(keras.callbacks.Callback):
         folder.write_whole(self.path / folder.HISTORY, table.getvalue())
         folder.write_whole(self.path / folder.SAMPLES, "\n".join(self.samples))
         history = {name: [row[name] for row in self.rows] for name in self.rows[0]}
-        partial = self.path / "curves.partial.png"
-        draw_curves(history, title=f"{self.path.name}: {self.settings.model}").savefig(partial, dpi=110)
-        partial.replace(self.path / folder.CURVES)
+        folder.save_curves(draw_curves(history, title=f"{self.path.name}: {self.settings.model}"), self.path)

@@ -109,7 +109,7 @@ class Tokenizer(tf.Module):
     def _lookup(self, ids):
         if tf.executing_eagerly():
             check_ids("ids", ids, self.vocab_size)
-        return tf.gather(self._bytes_of, ids)
+        return tf.gather(self._bytes_of, tf.cast(ids, tf.int32))
 
     def save(self, path):
         """Writes the tokenizer as a Hugging Face `tokenizer.json`; the file appears whole or not at all.
@@ -132,9 +132,11 @@ def check_ids(name, ids, vocab_size):
         vocab_size: int, how many ids there are.
 
     Raises:
-        ValueError: when an id is out of the vocabulary.
+        ValueError: when an id is out of the vocabulary or not a whole number.
     """
     ids = np.asarray(ids)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"{name} must be whole numbers; got {ids.dtype.name}")
     if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
         wrong = ids[(ids < 0) | (ids >= vocab_size)].flat[0]
         raise ValueError(f"{name} must lie in [0, vocab_size={vocab_size}); got {wrong}")
@@ -163,6 +165,8 @@ class CharTokenizer(Tokenizer):
         if not characters or len(set(characters)) != len(characters):
             raise ValueError(f"characters must be at least one and all different; got {characters!r}")
         tokens = [*special_tokens, *characters]
+        if len(set(tokens)) != len(tokens):
+            raise ValueError(f"special_tokens must not be characters of the vocabulary; got {tuple(special_tokens)}")
         super().__init__(tokens, special_tokens, [token.encode() for token in tokens])
         code_points = np.array([ord(character) for character in characters])
         ids = np.zeros(code_points.max() + 2, np.int32)  # the last entry answers for all that lies above
@@ -198,13 +202,15 @@ class CharTokenizer(Tokenizer):
             {"type": "WordLevel", "vocab": vocabulary, "unk_token": UNKNOWN_TOKEN},
             vocabulary,
             self.special_tokens,
-            pre_tokenizer={"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False},
+            pre_tokenizer=_EVERY_CHARACTER,
             decoder={"type": "Fuse"},
         )
 
     @classmethod
     def from_json(cls, document):
         special = _special_tokens_of(document)
+        _refuse_unless(document["model"], unk_token=(UNKNOWN_TOKEN,))
+        _refuse_unless(document, pre_tokenizer=(_EVERY_CHARACTER,), normalizer=(None,), post_processor=(None,))
         tokens = _tokens_of(document["model"]["vocab"])
         characters = [token for token in tokens if token not in special]
         if any(len(character) != 1 for character in characters) or tokens[: len(special)] != list(special):
@@ -348,18 +354,22 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def from_json(cls, document):
         model, splitter = document["model"], document.get("pre_tokenizer") or {}
-        for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
-            if model.get(name):
-                raise ValueError(f"tokenizer.json: a BPE model with {name} is not supported; got {model[name]!r}")
-        expected = {"type": "ByteLevel", "add_prefix_space": False}
-        if not all(splitter.get(name) == value for name, value in expected.items()) or not splitter.get(
-            "use_regex", True
-        ):
+        if splitter.get("type") != "ByteLevel":
+            raise ValueError(f"tokenizer.json: pre_tokenizer must be of type ByteLevel; got {splitter or None}")
+        _refuse_unless(splitter, add_prefix_space=(False,), use_regex=(True, None))
+        empty = (None, "", False)
+        _refuse_unless(model, continuing_subword_prefix=empty, end_of_word_suffix=empty, dropout=(None, 0.0))
+        _refuse_unless(model, unk_token=(None,), byte_fallback=empty, ignore_merges=empty)
+        _refuse_unless(document, normalizer=(None,))
+        if (document.get("post_processor") or {}).get("type") not in (
+            None,
+            "ByteLevel",
+        ):  # ByteLevel only trims offsets
+            raise ValueError(f"tokenizer.json: post_processor is not supported; got {document['post_processor']}")
+        if any(not token.get("special") for token in document.get("added_tokens", [])):
             raise ValueError(
-                f"tokenizer.json: the pre_tokenizer must be ByteLevel without a prefix space; got {splitter}"
+                "tokenizer.json: added_tokens must all be special; got others, which a text would match whole"
             )
-        if document.get("normalizer"):
-            raise ValueError(f"tokenizer.json: a normalizer is not supported; got {document['normalizer']}")
         merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
         vocabulary = model["vocab"] | {t["content"]: t["id"] for t in document.get("added_tokens", [])}
         return cls(_tokens_of(vocabulary), merges, special_tokens=_special_tokens_of(document))
@@ -512,6 +522,17 @@ def _to_json(model, vocabulary, special_tokens, *, pre_tokenizer, decoder):
         "model": model,
     }
     return json.dumps(document, ensure_ascii=False, indent=1)
+
+
+# What `tokenizers` calls a splitter that makes every character a word.
+_EVERY_CHARACTER = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+
+
+def _refuse_unless(part, **allowed):
+    """Refuses a part of a tokenizer.json that asks for what is not built here, rather than encode differently."""
+    for name, values in allowed.items():
+        if part.get(name) not in values:
+            raise ValueError(f"tokenizer.json: {name} must be one of {values}; got {part.get(name)!r}")
 
 
 def _special_tokens_of(document):

@@ -12,7 +12,7 @@ def lm_loss(model, batch, training=True):
 
     Args:
         model: a `LanguageModel`, or any function of `(ids, training=...)` that returns logits.
-        batch: `(inputs int32 [B, T], targets int32 [B, T], weights float32 [B, T])`.
+        batch: `(inputs int [B, T], targets int [B, T], weights float [B, T])`, or the first two, for weights of one.
         training: bool, whether dropout acts.
 
     Returns:
@@ -25,13 +25,19 @@ def lm_loss(model, batch, training=True):
         >>> print(f"{nats:.4f} nats over {weight:.0f} token")
         1.3863 nats over 1 token
     """
-    inputs, targets, weights = batch
+    inputs, targets, weights = unpack(batch)
     logits = tf.cast(model(inputs, training=training), tf.float32)
-    weights = tf.cast(weights, tf.float32)
     nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
     right = tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), targets), tf.float32)
     weight = tf.reduce_sum(weights)
     return {"loss": (tf.reduce_sum(nats * weights), weight), "accuracy": (tf.reduce_sum(right * weights), weight)}
+
+
+def unpack(batch):
+    """Returns (inputs, int32 targets, float32 weights) of a batch with or without weights."""
+    inputs, targets, *weights = batch
+    targets = tf.cast(targets, tf.int32)
+    return inputs, targets, tf.cast(weights[0], tf.float32) if weights else tf.ones(tf.shape(targets))
 
 
 def mean(total, weight):

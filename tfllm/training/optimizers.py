@@ -37,6 +37,9 @@ def make_adamw(model, steps, *, learning_rate=1e-3, final_rate=0.1, warmup_steps
         warmup_steps=warmup_steps,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, beta_1=0.9, beta_2=beta_2)
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
+    # A GRU's bias has two axes, so the name decides as well.
+    names = ("bias", "gamma", "beta", "scale")
+    spared = [v for v in model.trainable_variables if len(v.shape) < 2 or v.path.endswith(names)]
+    optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(model.trainable_variables)
     return optimizer
