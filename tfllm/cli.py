@@ -164,7 +164,7 @@ def export(
 @_plain_errors
 def demo(
     out: Annotated[pathlib.Path, typer.Option(help="The folder to make.")] = pathlib.Path("tfllm-demo"),
-    steps: Annotated[int, typer.Option(help="Optimization steps.")] = _DEFAULTS.steps,
+    steps: Annotated[int, typer.Option(help="Optimization steps.")] = 1200,
     force: Force = False,
 ):
     """Train a small Transformer on Shakespeare, export it, and generate from the export."""
