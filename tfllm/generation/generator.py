@@ -41,11 +41,8 @@ class TextGenerator:
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
         self.trace_count = 0
         batch, rows = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
-        strings, whole, real = (
-            tf.TensorSpec([None], tf.string),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([], tf.float32),
-        )
+        strings = tf.TensorSpec([None], tf.string)
+        whole, real = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)
         self._settings = (real, whole, real, whole)  # of `Sampling`, in its order
         self._encode = self._compile(tokenizer.encode, [strings])
         self._generate = self._compile(self._decode_loop, [batch, rows, whole, self._settings])
@@ -128,9 +125,8 @@ class TextGenerator:
         ]
         with tf.control_dependencies([tf.debugging.Assert(ok, [rule, value]) for ok, rule, value in rules]):
             ids = rows.to_tensor()
-            ids = tf.pad(
-                ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]]
-            )  # a batch of no rows has no column
+            # A batch of no rows has no column either, and a model reads at least one.
+            ids = tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
         new, counts = self._decode_loop(ids, lengths, max_new_tokens, (temperature, top_k, top_p, seed))
         return self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts))
 
@@ -185,9 +181,8 @@ class TextGenerator:
             asked += chunk
 
     def _compile(self, function, signature=None, **options):
-        def traced(
-            *inputs,
-        ):  # a closure of its own, so TensorFlow does not count several generators as one that retraces
+        # A closure of its own for each generator: TensorFlow would take several for one that retraces, and warn.
+        def traced(*inputs):
             self.trace_count += 1
             return function(*inputs)
 

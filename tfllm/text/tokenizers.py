@@ -361,11 +361,9 @@ class BPETokenizer(Tokenizer):
         _refuse_unless(model, continuing_subword_prefix=empty, end_of_word_suffix=empty, dropout=(None, 0.0))
         _refuse_unless(model, unk_token=(None,), byte_fallback=empty, ignore_merges=empty)
         _refuse_unless(document, normalizer=(None,))
-        if (document.get("post_processor") or {}).get("type") not in (
-            None,
-            "ByteLevel",
-        ):  # ByteLevel only trims offsets
-            raise ValueError(f"tokenizer.json: post_processor is not supported; got {document['post_processor']}")
+        after = document.get("post_processor") or {}
+        if after.get("type") not in (None, "ByteLevel"):  # ByteLevel only trims offsets
+            raise ValueError(f"tokenizer.json: post_processor is not supported; got {after}")
         if any(not token.get("special") for token in document.get("added_tokens", [])):
             raise ValueError(
                 "tokenizer.json: added_tokens must all be special; got others, which a text would match whole"
