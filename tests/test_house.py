@@ -21,18 +21,20 @@ PACKAGE = ROOT / "tfllm"
 # function and a list of weights, while `LanguageModel.train_step` is that step.
 RANKS = {
     "startup": 0,
-    "text": 0,
-    "layers": 0,
-    "training": 1,
-    "data": 1,
-    "models": 2,
-    "generation": 2,
-    "evaluation": 2,
-    "export": 3,
-    "runs": 3,
+    "files": 0,
+    "text": 1,
+    "layers": 1,
+    "training": 2,
+    "data": 2,
+    "models": 3,
+    "embeddings": 3,
+    "generation": 3,
+    "evaluation": 3,
+    "export": 4,
+    "runs": 4,
     "cli": 5,
 }
-OPTIONAL = {"tokenizers"}  # imported where used
+OPTIONAL = {"tokenizers", "tensorflow_datasets", "jieba", "array_record", "gensim"}  # imported where used
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

@@ -106,7 +106,7 @@ def test_an_interrupted_training_leaves_whole_files(source, tmp_path, monkeypatc
 
 def test_a_run_is_never_overwritten_unasked(source, tmp_path):
     train(source, tmp_path / "run")
-    with pytest.raises(FileExistsError, match=r"out must be free unless force is given; got .*holds a run"):
+    with pytest.raises(FileExistsError, match=r"out must be free unless force is given; got .*is a run folder"):
         train_run(source, tmp_path / "run", TrainingSettings(**SMALL))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("mine")

@@ -6,6 +6,8 @@ import tempfile
 
 import tensorflow as tf
 
+from tfllm import files
+
 
 def save(generator, path, *, force=False):
     """Writes a SavedModel whose `serving_default` continues texts.
@@ -56,13 +58,9 @@ def save(generator, path, *, force=False):
 
 def check_free(path, force=False):
     """Raises FileExistsError unless `path` is free, an empty folder, or with `force` a SavedModel."""
-    path = pathlib.Path(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+    files.check_free("path", path, _is_saved_model, "a SavedModel", force)
+
+
+def _is_saved_model(path):
     known = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
-    if not (path / "saved_model.pb").is_file() or {entry.name for entry in path.iterdir()} - known:
-        raise FileExistsError(
-            f"path must be free or a SavedModel to replace; got {str(path)!r}, which is something else"
-        )
-    if not force:
-        raise FileExistsError(f"path must be free unless force is given; got {str(path)!r}, which is a SavedModel")
+    return (path / "saved_model.pb").is_file() and not {entry.name for entry in path.iterdir()} - known

@@ -17,6 +17,7 @@ import pathlib
 
 import keras
 
+from tfllm import files
 from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
 from tfllm.text import Tokenizer, load_tokenizer
 
@@ -64,21 +65,13 @@ def create_run(path, model, tokenizer, training, *, force=False):
         "training": training,
     }
     tokenizer.save(path / TOKENIZER)
-    write_whole(path / CONFIG, json.dumps(document, indent=2, ensure_ascii=False))
+    files.write_whole(path / CONFIG, json.dumps(document, indent=2, ensure_ascii=False))
     return path
 
 
 def check_free(path, force=False):
     """Raises FileExistsError unless `path` is free, an empty folder, or with `force` a run folder."""
-    path = pathlib.Path(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not _is_run(path):
-        raise FileExistsError(
-            f"out must be free or a run folder to replace; got {str(path)!r}, which is something else"
-        )
-    if not force:
-        raise FileExistsError(f"out must be free unless force is given; got {str(path)!r}, which holds a run")
+    files.check_free("out", path, _is_run, "a run folder", force)
 
 
 def load_run(path):
@@ -126,13 +119,6 @@ def save_curves(figure, path):
     partial = pathlib.Path(path) / _PARTIAL_CURVES
     figure.savefig(partial, dpi=110)
     partial.replace(pathlib.Path(path) / CURVES)
-
-
-def write_whole(path, text):
-    """Writes a text file beside its place and renames it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def parameter_count(model):

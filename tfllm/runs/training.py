@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tfllm import files
 from tfllm.data import corpus_names, lm_dataset, load_text, split_text
 from tfllm.evaluation import evaluate_text
 from tfllm.generation import TextGenerator
@@ -265,7 +266,7 @@ class RunRecorder(keras.callbacks.Callback):
         writer = csv.DictWriter(table, self.rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        folder.write_whole(self.path / folder.HISTORY, table.getvalue())
-        folder.write_whole(self.path / folder.SAMPLES, "\n".join(self.samples))
+        files.write_whole(self.path / folder.HISTORY, table.getvalue())
+        files.write_whole(self.path / folder.SAMPLES, "\n".join(self.samples))
         history = {name: [row[name] for row in self.rows] for name in self.rows[0]}
         folder.save_curves(draw_curves(history, title=f"{self.path.name}: {self.settings.model}"), self.path)

@@ -13,6 +13,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from tfllm import files
+
 UNKNOWN_TOKEN = "<unk>"
 END_TOKEN = "<|endoftext|>"
 
@@ -117,10 +119,7 @@ class Tokenizer(tf.Module):
         Args:
             path: str or path, the file to write.
         """
-        path = pathlib.Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        partial.replace(path)
+        files.write_whole(path, self.to_json())
 
 
 def check_ids(name, ids, vocab_size):

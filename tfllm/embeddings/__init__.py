@@ -1,0 +1,1 @@
+"""Word embeddings: vectors learned from the company that words keep."""
