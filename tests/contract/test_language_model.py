@@ -46,6 +46,66 @@ def test_a_ragged_row_equals_the_row_alone(model, ids):
         np.testing.assert_allclose(next_logits[row], model.step(ids[row : row + 1, :1], state)[0][0], **CLOSE)
 
 
+DOCUMENTS = [[1, 1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 1, 1, 1], [1, 2, 2, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
+def test_a_packed_row_gives_each_document_the_logits_that_it_gets_alone(model, ids, way):
+    inputs = {"ids": ids, "documents": tf.constant(DOCUMENTS)}
+    loose = tf.TensorSpec([None, None], tf.int32)
+    call = {
+        "eager": model,
+        "graph": tf.function(model, input_signature=[{"ids": loose, "documents": loose}]),
+        "xla": tf.function(model, jit_compile=True),
+    }[way]
+    logits = call(inputs)
+    assert (logits.shape, logits.dtype) == ((3, 7, VOCAB), tf.float32)
+    for row, documents in enumerate(np.array(DOCUMENTS)):
+        for document in set(documents):  # 0 too: padding must reach nobody, and it stays finite
+            at = np.flatnonzero(documents == document)
+            alone = model(ids[row : row + 1, at[0] : at[-1] + 1])[0]
+            np.testing.assert_allclose(logits[row, at[0] : at[-1] + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_of_one_document_is_a_plain_row(model, ids):
+    inputs = {"ids": ids, "documents": tf.ones([3, 7], tf.int32)}
+    np.testing.assert_allclose(model(inputs), model(ids), **CLOSE)
+
+
+def test_packed_rows_give_the_gradient_of_their_documents(model, ids):
+    def gradients(batches):
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tfllm.training.lm_loss(model, batch, training=False)["loss"][0] for batch in batches])
+        return tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+
+    ids, documents = ids[:1], tf.constant(DOCUMENTS[:1])
+    packed = [({"ids": ids, "documents": documents}, ids, tf.cast(documents > 0, tf.float32))]
+    alone = [(ids[:, a:b], ids[:, a:b], tf.ones([1, b - a])) for a, b in ((0, 3), (3, 5), (5, 6))]
+    for found, expected in zip(gradients(packed), gradients(alone), strict=True):
+        expected = tf.convert_to_tensor(expected)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(tf.convert_to_tensor(found), expected, atol=1e-4 * max(scale, 1.0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("way", ["fit in bfloat16", "step by XLA"])
+def test_packed_rows_train(model_name, ids, way):
+    model = make_model(model_name, dtype="float32" if "XLA" in way else "mixed_bfloat16")
+    weights = tf.constant([[1, 1, 0, 1, 0, 0], [1] * 6, [0, 1, 0, 0, 0, 0]], tf.float32)
+    inputs = {"ids": ids[:, :-1], "documents": tf.constant(DOCUMENTS)[:, :-1]}
+    batches = tf.data.Dataset.from_tensors((inputs, ids[:, 1:], weights)).repeat(12)
+    first = tfllm.evaluation.evaluate_lm(model, batches.take(1))
+    optimizer = keras.optimizers.Adam(0.03)
+    if "XLA" in way:
+        step = tfllm.training.make_train_step(model, optimizer, jit_compile=True)
+        last = [float(step(batch)["loss"]) for batch in batches][-1]
+    else:
+        model.compile(optimizer)
+        model.fit(batches, verbose=0)
+        last = tfllm.evaluation.evaluate_lm(model, batches.take(1))["loss"]
+    assert first["tokens"] == 10
+    assert last < 0.8 * first["loss"]
+
+
 def test_last_gives_the_logits_after_the_last_read_id(model, ids):
     lengths = tf.constant([7, 1, 3])
     every, _ = model.step(ids, model.initial_state(3, 8), lengths)

@@ -46,6 +46,39 @@ def test_ids_that_are_not_whole_are_refused():
             tfllm.RecurrentLM(9, dim=8, dtype=dtype)(tf.constant([[1.0]]))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"ids": [[1, 2]], "documents": [[1, 3]]}, r"documents must lie in \[0, T=2\]; got 3"),
+        ({"ids": [[1, 2]], "documents": [[1, -1]]}, r"documents must lie in \[0, T=2\]; got -1"),
+        ({"ids": [[1, 2]], "documents": [[1, 1, 2]]}, r"in the shape \(1, 2\) of ids; got int32 of shape \(1, 3\)"),
+        ({"ids": [[1, 2]], "documents": [[1.0, 1.0]]}, "documents must be whole numbers .* got float32"),
+        ({"ids": [[1, 2]]}, r"a dict of 'ids' and 'documents'; got a dict of \['ids'\]"),
+        ({"ids": [[1, 9]], "documents": [[1, 1]]}, r"ids must lie in \[0, vocab_size=9\); got 9"),
+    ],
+)
+def test_bad_packed_rows_are_refused(inputs, message):
+    model = tfllm.RecurrentLM(9, dim=8)
+    with pytest.raises(ValueError, match=message):
+        model({name: tf.constant(value) for name, value in inputs.items()})
+
+
+@pytest.mark.parametrize(
+    ("ids", "documents", "targets", "message"),
+    [
+        ([[1, 9]], [[1, 1]], [[1, 1]], r"inputs must lie in \[0, vocab_size=9\)"),
+        ([[1, 1]], [[1, 3]], [[1, 1]], r"documents must lie in \[0, T \+ 1\)"),
+        ([[1, 1]], [[1, 1]], [[1, -1]], r"targets must lie in \[0, vocab_size=9\)"),
+    ],
+)
+def test_fit_refuses_bad_packed_rows(ids, documents, targets, message):
+    model = tfllm.RecurrentLM(9, dim=8)
+    model.compile()
+    batch = ({"ids": tf.constant(ids), "documents": tf.constant(documents)}, tf.constant(targets), tf.ones([1, 2]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+
+
 def test_weights_exist_from_the_constructor_on(tmp_path):
     model = tfllm.RecurrentLM(9, dim=8)
     model.save(tmp_path / "model.keras")

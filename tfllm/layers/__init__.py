@@ -1,7 +1,7 @@
 """Keras layers; no models."""
 
-from tfllm.layers.attention import CausalSelfAttention, causal_mask, write_cache
-from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, rotate
+from tfllm.layers.attention import CausalSelfAttention, causal_mask, document_mask, write_cache
+from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotate
 from tfllm.layers.recurrent import RecurrentStack
 from tfllm.layers.transformer import FeedForward, TransformerBlock
 
@@ -13,6 +13,8 @@ __all__ = [
     "SinusoidalPositions",
     "TransformerBlock",
     "causal_mask",
+    "document_mask",
+    "document_positions",
     "rotate",
     "write_cache",
 ]

@@ -75,13 +75,15 @@ class CausalSelfAttention(keras.layers.Layer):
         shape = [batch_size, self._kv_heads, slots, self._head_dim]
         return {"k": tf.zeros(shape, self.compute_dtype), "v": tf.zeros(shape, self.compute_dtype)}
 
-    def call(self, x, cache=None, position=None, training=False):
-        """Attends within x, or within the cache after x is written to it.
+    def call(self, x, cache=None, position=None, positions=None, training=False):
+        """Attends within x, within each document of x, or within the cache after x is written to it.
 
         Args:
             x: float [B, T, D].
             cache: what `initial_cache` or an earlier call returned, or None.
             position: int32 [B], tokens already in each row's cache; needed with a cache.
+            positions: int32 [B, T], where each token stands in its document (`layers.document_positions`), or None for
+                rows of one document; not with a cache.
             training: bool, whether dropout acts.
 
         Returns:
@@ -94,7 +96,8 @@ class CausalSelfAttention(keras.layers.Layer):
         turned, value = joint[:, : heads + kv_heads], joint[:, heads + kv_heads :]
         position = tf.zeros([1], tf.int32) if cache is None else position
         if self.rotary_base is not None:
-            turned = rotate(turned, position[:, None] + tf.range(time), self.rotary_base)
+            places = position[:, None] + tf.range(time) if positions is None else positions
+            turned = rotate(turned, places, self.rotary_base)
         query, key = turned[:, :heads] * self._head_dim**-0.5, turned[:, heads:]
         if cache is not None:
             cache = {"k": write_cache(cache["k"], key, position), "v": write_cache(cache["v"], value, position)}
@@ -105,7 +108,8 @@ class CausalSelfAttention(keras.layers.Layer):
         query = tf.reshape(query, [batch, kv_heads, heads // kv_heads * time, self._head_dim])
         scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
         scores = tf.reshape(scores, [batch, heads, time, slots])
-        hidden = tf.where(causal_mask(position, time, slots), 0.0, -1e9)  # adding is cheaper than choosing
+        mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
+        hidden = tf.where(mask, 0.0, -1e9)  # adding is cheaper than choosing
         weights = tf.cast(tf.nn.softmax(scores + hidden), self.compute_dtype)
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
@@ -137,6 +141,29 @@ def causal_mask(position, num_queries, num_slots):
     """
     queries = position[:, None] + tf.range(num_queries)  # [B, T]
     return (tf.range(num_slots) <= queries[:, :, None])[:, None]  # [B, 1, T, S]
+
+
+def document_mask(positions):
+    """Says which tokens of a packed row each token may read: those of its own document, up to itself.
+
+    Args:
+        positions: int32 [B, T], where each token stands in its document, as `layers.document_positions` gives it.
+
+    Returns:
+        bool [B, 1, T, T], True where the query (third axis) may read the key (fourth axis).
+
+    Example:
+        >>> document_mask(tf.constant([[0, 1, 0, 1]]))[0, 0].numpy().astype(int)
+        array([[1, 0, 0, 0],
+               [1, 1, 0, 0],
+               [0, 0, 1, 0],
+               [0, 0, 1, 1]])
+
+    Source: Raffel et al. 2020, arXiv:1910.10683, packs documents; Krell et al. 2021, arXiv:2107.02027, masks them.
+    """
+    keys = tf.range(tf.shape(positions)[1])
+    begins = keys - positions  # [B, T], where the document of each query begins
+    return ((begins[:, :, None] <= keys) & (keys <= keys[:, None]))[:, None]
 
 
 def write_cache(cache, new, position):

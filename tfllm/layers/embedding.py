@@ -56,6 +56,27 @@ class SinusoidalPositions(keras.layers.Layer):
         return x + tf.cast(tf.reshape(waves, [tf.shape(angles)[0], tf.shape(angles)[1], self.dim]), x.dtype)
 
 
+def document_positions(documents):
+    """Says where each token of packed rows stands in its own document.
+
+    A document is a run of equal numbers, padding included. From these positions alone follow the mask (a token at position p
+    reads p tokens back) and where a recurrent state begins anew (at position 0).
+
+    Args:
+        documents: int32 [B, T], the number of each token's document.
+
+    Returns:
+        int32 [B, T], 0 at the start of every document.
+
+    Example:
+        >>> document_positions(tf.constant([[1, 1, 2, 2, 2, 0]])).numpy()
+        array([[0, 1, 0, 1, 2, 0]], dtype=int32)
+    """
+    changes = tf.cast(documents[:, 1:] != documents[:, :-1], tf.int32)
+    runs = tf.pad(tf.cumsum(changes, axis=1), [[0, 0], [1, 0]])  # 0, 1, ... along each row
+    return tf.range(tf.shape(runs)[1]) - tf.searchsorted(runs, runs)  # where the run is found first, it begins
+
+
 def rotate(x, positions, base=10000.0):
     """Turns each pair of features by an angle that grows with the position, so that products see only distances.
 

@@ -1,7 +1,8 @@
 """A stack of RNN, LSTM or GRU layers: whole sequences for training, state in and state out for decoding.
 
 Whole sequences go through Keras's layers, which use cuDNN on a GPU. Decoding calls the same layers' cells one step at a
-time, because cuDNN kernels have no XLA form and refuse rows that read nothing.
+time, because cuDNN kernels have no XLA form and refuse rows that read nothing; so do packed rows, whose state begins anew
+within a row. On CPUs both ways are equally fast.
 """
 
 import keras
@@ -21,7 +22,8 @@ class RecurrentStack(keras.layers.Layer):
         dropout: float in [0, 1), on the input of every layer but the first.
 
     Call:
-        x: float [B, T, E]. Returns float [B, T, D], from states of zero.
+        x: float [B, T, E]; positions: int32 [B, T], where each token stands in its document, or None for rows of one
+        document. Returns float [B, T, D], from states of zero at the start of every document.
 
     Raises:
         ValueError: on another `cell`.
@@ -38,9 +40,14 @@ class RecurrentStack(keras.layers.Layer):
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
-    def call(self, x, training=False):
+    def call(self, x, positions=None, training=False):
         for i, layer in enumerate(self.stack):
-            x = layer(self.drop(x, training=training) if i else x, training=training)
+            x = self.drop(x, training=training) if i else x
+            if positions is None:
+                x = layer(x, training=training)
+            else:
+                zeros = self.initial_state(tf.shape(x)[0])[i]
+                x, _ = _run_cell(layer.cell, x, zeros, begins=positions == 0)
         return x
 
     def initial_state(self, batch_size):
@@ -64,25 +71,33 @@ class RecurrentStack(keras.layers.Layer):
         """
         states = []
         for layer, old in zip(self.stack, state, strict=True):
-            x, new = _run_cell(layer.cell, x, old, lengths)
+            x, new = _run_cell(layer.cell, x, old, lengths=lengths)
             states.append(new)
         return x, states
 
 
-def _run_cell(cell, x, state, lengths):
-    def advance(t, state):
-        y, new = cell(x[:, t], state)
+def _run_cell(cell, x, state, *, begins=None, lengths=None):
+    """Runs a cell over x: from zero wherever `begins` (bool [B, T]) says so, and no further than `lengths` (int32 [B])."""
+
+    def advance(t, x, state):
+        if begins is not None:
+            state = [tf.where(begins[:, t, None], tf.zeros([], leaf.dtype), leaf) for leaf in state]
+        y, new = cell(x, state)
+        if lengths is None:
+            return y, new
         reads = (t < lengths)[:, None]
         return y, [tf.where(reads, after, before) for after, before in zip(new, state, strict=True)]
 
     if x.shape[1] == 1:  # decoding: no loop
-        y, state = advance(0, state)
+        y, state = advance(0, x[:, 0], state)
         return y[:, None], state
     time = tf.shape(x)[1]
+    # An array of steps, because the gradient of a slice is as large as the whole.
+    steps = tf.TensorArray(x.dtype, time, element_shape=[None, x.shape[2]]).unstack(tf.transpose(x, [1, 0, 2]))
     outputs = tf.TensorArray(x.dtype, time, element_shape=[None, cell.units])
 
     def body(t, outputs, state):
-        y, state = advance(t, state)
+        y, state = advance(t, steps.read(t), state)
         return t + 1, outputs.write(t, y), state
 
     _, outputs, state = tf.while_loop(

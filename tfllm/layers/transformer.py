@@ -60,7 +60,7 @@ class TransformerBlock(keras.layers.Layer):
     """Self-attention and a feed-forward network; see `TransformerLM` for the arguments.
 
     Call:
-        x: float [B, T, D]; cache, position, training as in `CausalSelfAttention.call`.
+        x: float [B, T, D]; cache, position, positions, training as in `CausalSelfAttention.call`.
         Returns (float [B, T, D], the new cache or None).
     """
 
@@ -104,9 +104,9 @@ class TransformerBlock(keras.layers.Layer):
         self.feed_forward_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
-    def call(self, x, cache=None, position=None, training=False):
+    def call(self, x, cache=None, position=None, positions=None, training=False):
         y = self.attention_norm(x) if self.pre_norm else x
-        y, cache = self.attention(y, cache=cache, position=position, training=training)
+        y, cache = self.attention(y, cache=cache, position=position, positions=positions, training=training)
         x = x + self.drop(y, training=training)
         if not self.pre_norm:
             x = self.attention_norm(x)

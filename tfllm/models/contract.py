@@ -6,11 +6,13 @@ state; `step` mutates nothing, so the old state is a snapshot; and `lengths` say
 batch decodes as it would alone.
 """
 
+import collections.abc
 import inspect
 
 import keras
 import tensorflow as tf
 
+from tfllm.layers.embedding import document_positions
 from tfllm.text.tokenizers import check_ids
 from tfllm.training.losses import lm_loss
 from tfllm.training.metrics import Perplexity, WeightedMean
@@ -46,28 +48,34 @@ class LanguageModel(keras.Model):
         """
         raise NotImplementedError
 
-    def _forward(self, ids, state, lengths, training):
-        """Returns (float [B, T, D], new state or None): features before the head; state None means whole sequences."""
+    def _forward(self, ids, state, lengths, training, positions=None):
+        """Returns (float [B, T, D], new state or None): features before the head; state None means whole sequences.
+
+        With `positions`, int32 [B, T], rows are packed: a token reads as many tokens back as its position says.
+        """
         raise NotImplementedError
 
     def _head(self, features):
         """Returns logits float [B, T, V] of features float [B, T, D]."""
         raise NotImplementedError
 
-    def call(self, ids, training=False):
-        """Scores whole sequences.
+    def call(self, inputs, training=False):
+        """Scores whole sequences, or rows into which several documents are packed.
 
         Args:
-            ids: int32 [B, T], T at most `max_length`.
+            inputs: int32 [B, T] ids, T at most `max_length`; or a dict of them, `"ids"`, and of `"documents"`, int32 [B, T]:
+                the number of each token's document, counted 1, 2, ... within a row, and 0 for padding. A document then gets
+                the logits that it gets alone.
             training: bool, whether dropout acts.
 
         Returns:
             float32 [B, T, V], logits of the token after each id.
 
         Raises:
-            ValueError: when T is above `max_length` or ids are not whole numbers, and outside a graph, when an id is out of
-                the vocabulary.
+            ValueError: when T is above `max_length`, ids are not whole numbers, or documents and ids differ in shape, and
+                outside a graph, when an id is out of the vocabulary or a document's number out of [0, T].
         """
+        ids, documents = _ids_and_documents(inputs)
         ids = self._checked(ids)
         rule = f"ids must have at most max_length={self.max_length} tokens; got"
         if self.max_length is not None and ids.shape[1] is None:
@@ -76,7 +84,8 @@ class LanguageModel(keras.Model):
                 ids = tf.identity(ids)
         elif self.max_length is not None and ids.shape[1] > self.max_length:
             raise ValueError(f"{rule} {ids.shape[1]}")
-        features, _ = self._forward(ids, None, None, training)
+        positions = None if documents is None else document_positions(_checked_documents(documents, ids))
+        features, _ = self._forward(ids, None, None, training, positions)
         return tf.cast(self._head(features), tf.float32)
 
     def step(self, ids, state, lengths=None, *, last=False):
@@ -156,13 +165,16 @@ class LanguageModel(keras.Model):
         return super().fit(x, *args, **kwargs)
 
     def _check_batch(self, *batch):
-        """Returns a batch as it is, after its inputs and targets were checked."""
+        """Returns a batch as it is, after its inputs, documents and targets were checked."""
+        ids, documents = _ids_and_documents(batch[0])
+        limit = f"vocab_size={self.vocab_size}"
+        rules = [("inputs", ids, self.vocab_size, limit)] + [("targets", t, self.vocab_size, limit) for t in batch[1:2]]
+        if documents is not None:
+            rules.append(("documents", documents, tf.shape(documents, tf.int64)[1] + 1, "T + 1"))
         checks = []
-        for name, ids in zip(("inputs", "targets"), batch, strict=False):
-            inside = tf.reduce_all((ids >= 0) & (tf.cast(ids, tf.int64) < self.vocab_size))
-            checks.append(
-                tf.debugging.Assert(inside, [f"{name} must lie in [0, vocab_size={self.vocab_size}); got", ids])
-            )
+        for name, values, end, shown in rules:
+            inside = tf.reduce_all((values >= 0) & (tf.cast(values, tf.int64) < end))
+            checks.append(tf.debugging.Assert(inside, [f"{name} must lie in [0, {shown}); got", values]))
         with tf.control_dependencies(checks):
             return tf.nest.map_structure(tf.identity, batch)
 
@@ -204,3 +216,24 @@ class LanguageModel(keras.Model):
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
         self.compile(optimizer, **config)
+
+
+def _ids_and_documents(inputs):
+    """Returns (ids, documents or None) of what `LanguageModel.call` takes."""
+    if not isinstance(inputs, collections.abc.Mapping):
+        return inputs, None
+    if set(inputs) != {"ids", "documents"}:
+        raise ValueError(f"inputs must be ids, or a dict of 'ids' and 'documents'; got a dict of {sorted(inputs)}")
+    return inputs["ids"], inputs["documents"]
+
+
+def _checked_documents(documents, ids):
+    documents = tf.convert_to_tensor(documents)
+    if not documents.dtype.is_integer or not documents.shape.is_compatible_with(ids.shape):
+        found = f"{documents.dtype.name} of shape {documents.shape}"
+        raise ValueError(f"documents must be whole numbers in the shape {ids.shape} of ids; got {found}")
+    if tf.executing_eagerly():
+        wrong = documents[(documents < 0) | (documents > documents.shape[1])].numpy()
+        if wrong.size:
+            raise ValueError(f"documents must lie in [0, T={documents.shape[1]}]; got {wrong[0]}")
+    return tf.cast(documents, tf.int32)

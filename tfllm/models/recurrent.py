@@ -65,10 +65,10 @@ class RecurrentLM(LanguageModel):
     def initial_state(self, batch_size, slots=None, context=None):
         return {"position": tf.zeros([batch_size], tf.int32), "layers": self.recurrence.initial_state(batch_size)}
 
-    def _forward(self, ids, state, lengths, training):
+    def _forward(self, ids, state, lengths, training, positions=None):
         x = self.drop(self.embedding(ids), training=training)
         if state is None:
-            return self.drop(self.recurrence(x, training=training), training=training), None
+            return self.drop(self.recurrence(x, positions=positions, training=training), training=training), None
         x, layers = self.recurrence.step(x, state["layers"], lengths)
         return x, {"position": state["position"] + lengths, "layers": layers}
 

@@ -123,7 +123,7 @@ class TransformerLM(LanguageModel):
         caches = [block.attention.initial_cache(batch_size, slots) for block in self.blocks]
         return {"position": tf.zeros([batch_size], tf.int32), "layers": caches}
 
-    def _forward(self, ids, state, lengths, training):
+    def _forward(self, ids, state, lengths, training, positions=None):
         position = None if state is None else state["position"]
         if state is not None and tf.executing_eagerly():
             needed, slots = int(tf.reduce_max(position + lengths)), state["layers"][0]["k"].shape[2]
@@ -132,12 +132,12 @@ class TransformerLM(LanguageModel):
         x = self.embedding(ids)
         if self.place is not None:
             first = tf.zeros([1], tf.int32) if state is None else position
-            x = self.place(x, first[:, None] + tf.range(tf.shape(ids)[1]))
+            x = self.place(x, first[:, None] + tf.range(tf.shape(ids)[1]) if positions is None else positions)
         x = self.drop(x, training=training)
         caches = []
         for i, block in enumerate(self.blocks):
             cache = None if state is None else state["layers"][i]
-            x, cache = block(x, cache=cache, position=position, training=training)
+            x, cache = block(x, cache=cache, position=position, positions=positions, training=training)
             caches.append(cache)
         x = self.final_norm(x) if self.pre_norm else x
         return x, (None if state is None else {"position": position + lengths, "layers": caches})

@@ -11,8 +11,9 @@ def lm_loss(model, batch, training=True):
     """Next-token cross-entropy and accuracy, weighted by tokens.
 
     Args:
-        model: a `LanguageModel`, or any function of `(ids, training=...)` that returns logits.
-        batch: `(inputs int [B, T], targets int [B, T], weights float [B, T])`, or the first two, for weights of one.
+        model: a `LanguageModel`, or any function of `(inputs, training=...)` that returns logits.
+        batch: `(inputs, targets int [B, T], weights float [B, T])`, or the first two, for weights of one. Inputs are what
+            the model takes: int [B, T], or for packed rows a dict `{"ids", "documents"}` of them.
         training: bool, whether dropout acts.
 
     Returns:
