@@ -1,5 +1,12 @@
 """Text before it is numbers."""
 
-from tfllm.text.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from tfllm.text.tokenizers import (
+    BPETokenizer,
+    CharTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+    load_tokenizer,
+)
 
-__all__ = ["BPETokenizer", "CharTokenizer", "Tokenizer", "load_tokenizer"]
+__all__ = ["BPETokenizer", "CharTokenizer", "Tokenizer", "WordPieceTokenizer", "WordTokenizer", "load_tokenizer"]
