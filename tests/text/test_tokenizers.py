@@ -171,8 +171,8 @@ def test_a_file_gives_an_equal_tokenizer(tokenizer, tmp_path):
         ("{", "path must name a tokenizer.json; got"),
         ("[]", "path must name a tokenizer.json; got"),
         (json.dumps({"model": {"type": "Unigram"}}), "a kind in .* got 'Unigram'"),
-        (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "pre_tokenizer must be of type ByteLevel; got None"),
-        (json.dumps({"model": {"type": "WordLevel"}}), "unk_token must be one of .* got None"),
+        (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "pre_tokenizer must cut words as one of .* got null"),
+        (json.dumps({"model": {"type": "WordLevel"}}), "a whole tokenizer.json; got .* lacks 'vocab'"),
     ],
 )
 def test_foreign_files_are_refused(tmp_path, content, message):
@@ -185,19 +185,21 @@ def test_foreign_files_are_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("char", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer must be one of .* got .*Whitespace"),
+        ("char", {"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer must cut words as .* got .*Metaspace"),
         ("char", {"normalizer": {"type": "Lowercase"}}, "normalizer must be one of .* got .*Lowercase"),
         ("char", {"model": {"unk_token": "[UNK]"}}, r"unk_token must be one of .* got '\[UNK\]'"),
-        ("bpe", {"model": {"ignore_merges": True}}, "ignore_merges must be one of .* got True"),
         ("bpe", {"model": {"byte_fallback": True}}, "byte_fallback must be one of .* got True"),
         ("bpe", {"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix must be one of .* got '</w>'"),
         (
             "bpe",
             {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
-            "add_prefix_space must be .* got True",
+            "pre_tokenizer must cut words as .* got .*add_prefix_space.* true",
         ),
-        ("bpe", {"post_processor": {"type": "TemplateProcessing"}}, "post_processor is not supported; got"),
-        ("bpe", {"added_tokens": [{"id": 1200, "content": "hello", "special": False}]}, "must all be special"),
+        ("bpe", {"post_processor": {"type": "Template"}}, "post_processor is not supported; got"),
+        ("bpe", {"decoder": {"type": "Fuse"}}, "decoder must be ByteLevel; got"),
+        ("bpe", {"normalizer": {"type": "Precompiled"}}, "normalizer must be of a supported type; got"),
+        ("bpe", {"added_tokens": [{"id": 1200, "content": "x", "lstrip": True}]}, "must not be lstrip; got 'x'"),
+        ("bpe", {"added_tokens": [{"id": 1300, "content": "x"}]}, "without a gap; got others"),
     ],
 )
 def test_files_that_would_encode_otherwise_are_refused(request, tmp_path, kind, changes, message):

@@ -1,0 +1,453 @@
+"""Tokenizers: strings to ids and ids to strings, the same in Python, in a graph and in a SavedModel.
+
+`encode` and `decode` exist once, on core TensorFlow ops, so what `fit` reads, what `generate` reads and what an export does
+in a bare TensorFlow process cannot differ. Vocabularies are learned by the Rust `tokenizers` library and files are its
+JSON, so both sides can read them. This file holds what all kinds share: text to words and words to ids, each word once.
+"""
+
+import codecs
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from tfllm import files
+from tfllm.text.added_tokens import AddedTokens
+from tfllm.text.characters import BREAK, MARK, MARK_BYTE, read_characters, utf8_symbols
+from tfllm.text.normalizers import Normalizer
+from tfllm.text.tokenizer_json import splitter_named, template_of
+from tfllm.text.words import distinct_words, lengths_of, slices
+
+UNKNOWN_TOKEN = "<unk>"
+END_TOKEN = "<|endoftext|>"
+_END_TOKENS = (END_TOKEN, "<|end_of_text|>", "</s>")
+
+
+class Tokenizer(tf.Module):
+    """What every tokenizer promises: `encode`, `decode`, `save`, and a fixed vocabulary.
+
+    Concrete tokenizers say how different words become ids (`_encode_words`), whether on UTF-8 bytes or on code points
+    (`_on_bytes`), which bytes an id stands for, and how they are written as JSON (`to_json`).
+
+    Args:
+        tokens: list of str, the vocabulary in the order of its ids.
+        special_tokens: tuple of str, those of `tokens` that no text produces and that `decode` leaves out.
+        token_bytes: list of bytes, what each token stands for.
+        first_bytes: list of bytes, the same at the beginning of a text, where that differs.
+        pattern: str, how a text is cut into words, a name of `tokenizer_json.py`.
+        added_tokens: tuple of str, those of `tokens` that are not special but stand whole in a text.
+        normalizer: dict or None, the `normalizer` of a tokenizer.json.
+        post_processor: dict or None, the `post_processor` of a tokenizer.json: what `add_special_tokens` adds.
+
+    Attributes:
+        tokens: list of str, the vocabulary in the order of its ids.
+        special_tokens: tuple of str, tokens that no text produces and that `decode` leaves out.
+        vocab_size: int, how many ids there are; ids run from 0 to `vocab_size - 1`.
+        end_id: int, the id of `"<|endoftext|>"` (or `"<|end_of_text|>"`, `"</s>"`), or -1 where the vocabulary has none.
+    """
+
+    def __init__(
+        self,
+        tokens,
+        special_tokens,
+        token_bytes,
+        *,
+        first_bytes=None,
+        pattern="characters",
+        added_tokens=(),
+        normalizer=None,
+        post_processor=None,
+    ):
+        super().__init__()
+        check_special_tokens(special_tokens)
+        self.pattern = pattern
+        self._split = splitter_named(pattern)
+        self._vocabulary = tuple(tokens)
+        self.special_tokens = tuple(special_tokens)
+        self.added_tokens = tuple(added_tokens)
+        self.vocab_size = len(self._vocabulary)
+        self._ids = {token: index for index, token in enumerate(self._vocabulary)}
+        self.end_id = next((self._ids[token] for token in _END_TOKENS if token in self._ids), -1)
+        # As text, because a module wraps the dicts and lists that it holds.
+        self._normalizer_json, self._post_processor_json = json.dumps(normalizer), json.dumps(post_processor)
+        self._normalizer = Normalizer(normalizer)
+        self._around = [self._ids_of_template(part) for part in template_of(post_processor)]
+
+        whole = self.special_tokens + self.added_tokens
+        missing = [token for token in whole if not token or token not in self._ids]
+        if missing:
+            raise ValueError(f"tokens must hold every special and added token; got none for {missing[0]!r}")
+        self._whole_tokens = AddedTokens(whole)
+        self._ids_of_marks = tf.constant([self._ids[token] for token in whole] or [0], tf.int32)
+        self._rust_tokenizer = None  # made when it is first asked for
+
+        special = set(self.special_tokens)
+        silent_ids = {self._ids[token] for token in whole}
+        self._symbol_counts = tf.constant(
+            [
+                1 if index in silent_ids else max(len(text if self._on_bytes else text.decode()), 1)
+                for index, text in enumerate(token_bytes)
+            ]
+        )
+        self._is_special = tf.constant([token in special for token in self._vocabulary])
+        silent = [b"" if token in special else text for token, text in zip(self._vocabulary, token_bytes, strict=True)]
+        self._bytes_of = tf.constant(silent)
+        self._first_bytes_of = None if first_bytes is None else tf.constant(list(first_bytes))
+
+    @property
+    def tokens(self):
+        return list(self._vocabulary)
+
+    @property
+    def normalizer(self):
+        return json.loads(self._normalizer_json)
+
+    @property
+    def post_processor(self):
+        return json.loads(self._post_processor_json)
+
+    def id_of(self, token):
+        """Returns int, the id of a token of the vocabulary.
+
+        Raises:
+            ValueError: when the vocabulary has no such token.
+        """
+        if token not in self._ids:
+            raise ValueError(f"token must be one of the vocabulary's {self.vocab_size}; got {token!r}")
+        return self._ids[token]
+
+    def encode(self, texts, *, allow_special=False, add_special_tokens=False):
+        """Turns strings into ids; bytes that are not UTF-8 count as U+FFFD.
+
+        Args:
+            texts: str, list of str, or a string tensor (dense or ragged) of any shape.
+            allow_special: bool, whether special tokens written in a text become their ids. By default they are the
+                plain characters that they are, so that a user's text cannot end a document or open another role.
+            add_special_tokens: bool, whether the tokens of the vocabulary's template, such as `[CLS]` and `[SEP]`, are
+                put around every text.
+
+        Returns:
+            int32 ids with one more axis than `texts`: a 1-D tensor for a single string, else a `tf.RaggedTensor`.
+
+        Example:
+            >>> tokenizer = tfllm.CharTokenizer.train("abc")
+            >>> tokenizer.encode("cab").numpy()
+            array([3, 1, 2], dtype=int32)
+            >>> tokenizer.encode(["a", "bc"]).to_list()
+            [[1], [2, 3]]
+        """
+        ids, *_ = self._encode(texts, allow_special, add_special_tokens, offsets=False)
+        return ids
+
+    def encode_with_offsets(self, texts, *, allow_special=False, add_special_tokens=False):
+        """Does what `encode` does, and says which characters of its string each id stands for.
+
+        Args:
+            texts: as for `encode`.
+            allow_special: as for `encode`.
+            add_special_tokens: as for `encode`; what is added stands for no characters, (0, 0).
+
+        Returns:
+            (ids, starts, ends), three int32 tensors of one shape: id k of a string covers its characters `starts[k]` up to,
+            but not including, `ends[k]`. A token inside a character covers all of it.
+
+        Example:
+            >>> ids, starts, ends = tfllm.CharTokenizer.train("abc").encode_with_offsets("cab")
+            >>> starts.numpy().tolist(), ends.numpy().tolist()
+            ([0, 1, 2], [1, 2, 3])
+        """
+        return self._encode(texts, allow_special, add_special_tokens, offsets=True)
+
+    def _encode(self, texts, allow_special, add_special_tokens, offsets):
+        if isinstance(texts, tf.RaggedTensor):
+            return [
+                texts.with_values(values)
+                for values in self._encode(texts.values, allow_special, add_special_tokens, offsets)
+            ]
+        texts = tf.convert_to_tensor(texts, tf.string)
+        flat = tf.reshape(texts, [-1])
+        results = self._encode_rows(flat, allow_special, offsets)
+        if add_special_tokens:
+            ends = [[0] * len(part) for part in self._around]
+            results = [_surround(results[0], *self._around), *(_surround(rows, *ends) for rows in results[1:])]
+        if texts.shape.rank == 0:
+            return [rows.flat_values for rows in results]
+        for axis in range(texts.shape.rank - 1, 0, -1):
+            size = tf.cast(tf.shape(texts)[axis], tf.int64)
+            count = tf.cast(tf.reduce_prod(tf.shape(texts)[:axis]), tf.int64)
+            results = [tf.RaggedTensor.from_uniform_row_length(rows, size, nrows=count) for rows in results]
+        return results
+
+    def _encode_rows(self, texts, allow_special, offsets):
+        """Turns string [R] into a list of ragged int32 [R, (T)]: ids, and with `offsets` starts and ends."""
+        points, symbols, at = read_characters(texts)
+        original, origin, covered = points, None, None
+        whole = np.array([allow_special] * len(self.special_tokens) + [True] * len(self.added_tokens), bool)
+        changed = bool(whole.any())
+        if changed:
+            points, origin, covered = self._whole_tokens.mark(points, whole)
+        if self._normalizer.steps:
+            points, source = self._normalizer(points)
+            origin = source if origin is None else tf.gather(origin, source)
+            covered = None if covered is None else tf.gather(covered, source)
+            changed = True
+
+        if changed and self._on_bytes:
+            symbols, at = utf8_symbols(points)
+        ids, row_splits, begin, end = self._encode_points(points, symbols, at, tf.size(texts), offsets)
+        row_splits = tf.cast(row_splits, tf.int64)
+        results = [ids]
+        if offsets:
+            extent = tf.ones_like(end) if covered is None else tf.gather(covered, end)
+            if origin is not None:
+                begin, end = tf.gather(origin, begin), tf.gather(origin, end)
+            sizes = tf.cast(row_splits[1:] - row_splits[:-1], tf.int32)
+            shift = tf.repeat(tf.cast(tf.where(original == BREAK)[:, 0], tf.int32)[: tf.size(sizes)] + 1, sizes)
+            results += [begin - shift, end + extent - shift]
+        return [tf.RaggedTensor.from_row_splits(values, row_splits, validate=False) for values in results]
+
+    def _encode_points(self, points, symbols, at, num_rows, offsets):
+        """Encodes code points word by word.
+
+        Args:
+            points: int32 [N], normalised and marked.
+            symbols: int32 [M], their bytes.
+            at: int32 [N], where in the bytes each begins.
+            num_rows: int32, R.
+            offsets: bool, whether to say what each id stands for.
+
+        Returns:
+            (ids int32 [K], row_splits int32 [R + 1], begin int32 [K], end int32 [K]): the first and the last point that an
+            id stands for, or None without `offsets`.
+        """
+        starts, blank = self._split(points)
+        begins = tf.cast(tf.where(starts)[:, 0], tf.int32)
+        blank = tf.gather(blank, begins)
+        symbols, first = (symbols, tf.gather(at, begins)) if self._on_bytes else (points, begins)
+        lengths = lengths_of(first, tf.size(symbols))
+        which, example = distinct_words(symbols, first, lengths)
+
+        # The work is done for one word of every kind.
+        kind_lengths = tf.gather(lengths, example)
+        kind_symbols = tf.gather(symbols, slices(tf.gather(first, example), kind_lengths))
+        kind_first = tf.cumsum(kind_lengths, exclusive=True)
+        ids, counts = self._encode_kinds(kind_symbols, kind_first, kind_lengths, tf.gather(blank, example))
+        word_counts = tf.gather(counts, which)
+        picked = slices(tf.gather(tf.cumsum(counts, exclusive=True), which), word_counts)
+        splits = tf.concat([[0], tf.cumsum(word_counts)], 0)
+        breaks = tf.where(tf.gather(points, begins) == BREAK)[:, 0]
+        row_splits = tf.gather(splits, breaks[: num_rows + 1])
+        if not offsets:
+            return tf.gather(ids, picked), row_splits, None, None
+
+        alone = tf.repeat(tf.where(counts == 1, kind_lengths, 0), counts)  # one id stands for its whole word
+        sizes = tf.gather(tf.where(alone > 0, alone, tf.gather(self._symbol_counts, ids)), picked)
+        begin = tf.cumsum(sizes, exclusive=True)
+        word_of = tf.repeat(tf.range(tf.size(first)), word_counts)
+        begin += tf.gather(first, word_of) - tf.gather(begin, tf.gather(splits, word_of))
+        end = begin + sizes - 1
+        if self._on_bytes:
+            begin, end = (tf.searchsorted(at, symbol, side="right") - 1 for symbol in (begin, end))
+        return tf.gather(ids, picked), row_splits, begin, end
+
+    def _encode_kinds(self, symbols, first, lengths, blank):
+        """Encodes different words; returns (ids int32 [K], counts int32 [U])."""
+        head = tf.gather(symbols, first)
+        mark = head - (MARK_BYTE if self._on_bytes else MARK)
+        is_word = ~blank & (mark < 0)
+        word = tf.cast(tf.where(is_word)[:, 0], tf.int32)
+        word_lengths = tf.gather(lengths, word)
+        ids, counts = self._encode_words(
+            tf.gather(symbols, slices(tf.gather(first, word), word_lengths)),
+            tf.cumsum(word_lengths, exclusive=True),
+            word_lengths,
+        )
+        marked = tf.cast(tf.where(mark >= 0)[:, 0], tf.int32)
+        mark_ids = tf.gather(self._ids_of_marks, tf.gather(mark, marked))
+        return put_together([(word, ids, counts), (marked, mark_ids, tf.ones_like(marked))], tf.size(first))
+
+    def _ids_of_template(self, part):
+        missing = [token for token in part if token not in self._ids]
+        if missing:
+            raise ValueError(f"post_processor must name tokens of the vocabulary; got {missing[0]!r}")
+        return [self._ids[token] for token in part]
+
+    def encode_bulk(self, texts):
+        """Encodes many strings with the Rust `tokenizers` library, which gives the ids of `encode` on all processors.
+
+        Args:
+            texts: list of str, valid Unicode.
+
+        Returns:
+            list of int32 NumPy arrays, one a text.
+
+        Example:
+            >>> [ids.tolist() for ids in tfllm.CharTokenizer.train("abc").encode_bulk(["cab", ""])]
+            [[3, 1, 2], []]
+        """
+        rows = self._rust().encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(row.ids, np.int32) for row in rows]
+
+    def _rust(self):
+        # Imported where used: reading and running a tokenizer does not need the library.
+        import tokenizers
+
+        if self._rust_tokenizer is None:
+            self._rust_tokenizer = tokenizers.Tokenizer.from_str(self.to_json())
+            self._rust_tokenizer.encode_special_tokens = True  # a text never makes them by accident
+        return self._rust_tokenizer
+
+    def decode(self, ids):
+        """Turns ids into strings; special tokens vanish and bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            ids: int tensor (dense or ragged) or nested lists, rank 1 or more, values in `[0, vocab_size)`.
+
+        Returns:
+            string tensor with one axis less than `ids`.
+
+        Raises:
+            ValueError: outside a graph, when an id is out of the vocabulary.
+
+        Example:
+            >>> tokenizer = tfllm.CharTokenizer.train("abc")
+            >>> tokenizer.decode([3, 1, 2]).numpy()
+            b'cab'
+        """
+        return tf.strings.unicode_transcode(self.decode_bytes(ids), "UTF-8", "UTF-8", errors="replace")
+
+    def decode_bytes(self, ids):
+        """Does what `decode` does, but leaves the bytes as they are: a string may end inside a character."""
+        if isinstance(ids, list | tuple):
+            ids = tf.ragged.constant(ids, tf.int32)
+        if isinstance(ids, tf.RaggedTensor):
+            if ids.values.shape.rank > 1:
+                return ids.with_values(self.decode_bytes(ids.values))
+            return tf.strings.reduce_join(self._pieces(ids), axis=-1)
+        ids = tf.convert_to_tensor(ids)
+        if self._first_bytes_of is None:
+            self._check_ids(ids)
+            return tf.strings.reduce_join(tf.gather(self._bytes_of, tf.cast(ids, tf.int32)), axis=-1)
+        shape = tf.shape(ids)
+        rows = tf.reshape(ids, [tf.reduce_prod(shape[:-1]), shape[-1]])
+        pieces = self._pieces(tf.RaggedTensor.from_tensor(rows))
+        texts = tf.reshape(tf.strings.reduce_join(pieces, axis=-1), shape[:-1])
+        texts.set_shape(ids.shape[:-1])
+        return texts
+
+    def _pieces(self, rows):
+        """Returns string [R, (T)], what the ids of int [R, (T)] stand for."""
+        ids = rows.values
+        self._check_ids(ids)
+        ids = tf.cast(ids, tf.int32)
+        pieces = tf.gather(self._bytes_of, ids)
+        if self._first_bytes_of is not None:
+            seen = tf.cumsum(tf.cast(~tf.gather(self._is_special, ids), tf.int32))
+            before = tf.gather(tf.concat([[0], seen], 0), rows.row_starts())
+            is_first = seen - tf.gather(before, rows.value_rowids()) == 1
+            is_first &= ~tf.gather(self._is_special, ids)
+            pieces = tf.where(is_first, tf.gather(self._first_bytes_of, ids), pieces)
+        return rows.with_values(pieces)
+
+    def _check_ids(self, ids):
+        if tf.executing_eagerly():
+            check_ids("ids", ids, self.vocab_size)
+
+    def decode_stream(self, ids):
+        """Decodes ids as they come, in whole characters: the pieces together are what `decode` gives.
+
+        Args:
+            ids: iterable of int or of int arrays.
+
+        Yields:
+            str, never empty; a character split over several ids comes with its last one.
+
+        Example:
+            >>> tokenizer = tfllm.BPETokenizer.train("abc", vocab_size=257)
+            >>> list(tokenizer.decode_stream(tokenizer.encode("a词").numpy()))
+            ['a', '词']
+        """
+        # As `decode` does: the second rule of Unicode 3.9 for what is not UTF-8, which Python's decoder keeps as well.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        special, later = self._is_special.numpy(), self._bytes_of.numpy()
+        table = later if self._first_bytes_of is None else self._first_bytes_of.numpy()
+        for some in ids:
+            some = np.atleast_1d(np.asarray(some))
+            check_ids("ids", some, self.vocab_size)
+            for index in some[~special[some]]:
+                piece, table = decoder.decode(table[index]), later
+                if piece:
+                    yield piece
+        piece = decoder.decode(b"", final=True)
+        if piece:
+            yield piece
+
+    def save(self, path):
+        """Writes the tokenizer as a Hugging Face `tokenizer.json`; the file appears whole or not at all.
+
+        Args:
+            path: str or path, the file to write.
+        """
+        files.write_whole(path, self.to_json())
+
+
+def as_texts(texts):
+    """Returns list of str of a str or an iterable of str; raises ValueError when there is no text in it."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not any(texts):
+        raise ValueError(f"texts must hold at least one character; got {len(texts)} empty texts")
+    return texts
+
+
+def check_special_tokens(special_tokens):
+    """Raises ValueError unless `special_tokens` is a collection of different strings."""
+    if isinstance(special_tokens, str) or len(set(special_tokens)) != len(special_tokens):
+        raise ValueError(f"special_tokens must be a tuple of different strings; got {special_tokens!r}")
+
+
+def put_together(parts, total):
+    """Joins the ids of words that were encoded in groups.
+
+    Args:
+        parts: list of (word int32 [W], ids int32 [K], counts int32 [W]): which words, their ids one after another, and how
+            many each has. No word is in two groups.
+        total: int32, how many words there are.
+
+    Returns:
+        (ids int32 [sum of K], counts int32 [total]), in the order of the words; words in no group have none.
+    """
+    counts = tf.add_n([tf.math.unsorted_segment_sum(count, word, total) for word, _, count in parts])
+    begins = tf.cumsum(counts, exclusive=True)
+    size = tf.reduce_sum(counts)
+    ids = tf.add_n(
+        [tf.math.unsorted_segment_sum(ids, slices(tf.gather(begins, word), count), size) for word, ids, count in parts]
+    )
+    return ids, counts
+
+
+def _surround(rows, before, after):
+    """Puts the same ids before and after every row of int32 [R, (T)]."""
+    count = rows.nrows()
+    parts = [
+        tf.RaggedTensor.from_tensor(tf.tile([tf.constant(part, tf.int32)], [count, 1])) for part in (before, after)
+    ]
+    return tf.concat([parts[0], rows, parts[1]], 1)
+
+
+def check_ids(name, ids, vocab_size):
+    """Refuses ids outside `[0, vocab_size)`, which a GPU would read as zeros without a word.
+
+    Args:
+        name: str, the argument that the caller names so.
+        ids: int tensor or array with values outside a graph.
+        vocab_size: int, how many ids there are.
+
+    Raises:
+        ValueError: when an id is out of the vocabulary or not a whole number.
+    """
+    ids = np.asarray(ids)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"{name} must be whole numbers; got {ids.dtype.name}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
+        wrong = ids[(ids < 0) | (ids >= vocab_size)].flat[0]
+        raise ValueError(f"{name} must lie in [0, vocab_size={vocab_size}); got {wrong}")

@@ -1,0 +1,398 @@
+"""Words and pieces of words: WordLevel and WordPiece, the tokenizers of BERT and of every tutorial's `Tokenizer`.
+
+Source: Schuster and Nakajima 2012 (WordPiece); Devlin et al. 2019, arXiv:1810.04805; Wu et al. 2016, arXiv:1609.08144.
+"""
+
+import json
+
+import tensorflow as tf
+
+from tfllm.text.contract import UNKNOWN_TOKEN, Tokenizer, as_texts, check_special_tokens, put_together
+from tfllm.text.tokenizer_json import (
+    WORD_PATTERNS,
+    check_pattern,
+    pre_tokenizer_of,
+    read_shared,
+    write_document,
+)
+from tfllm.text.words import INVERSE_POWERS, LONGEST, WordIndex, slices, terms
+
+BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# What BERT's decoder does to the pieces of a text, each by itself.
+_CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
+_CLEANED += ((" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
+
+
+def _characters(text):
+    return [ord(character) for character in text]
+
+
+class WordTokenizer(Tokenizer):
+    """One id a word; words that training did not see become the unknown token.
+
+    Decoding puts one blank between words, because the blanks of the text are not kept.
+
+    Args:
+        words: list of str, the vocabulary in the order of its ids, special tokens included.
+        special_tokens: tuple of str, those of `words` that no text produces; with the unknown token.
+        unknown_token: str, what other words become.
+        pattern: str, how a text is cut into words: `"words"` (words, and runs of signs), `"whitespace"` or `"bert"`.
+        added_tokens: tuple of str, those of `words` that are not special but stand whole in a text.
+        normalizer: dict or None, the `normalizer` of a tokenizer.json.
+        post_processor: dict or None, the `post_processor` of a tokenizer.json.
+
+    Raises:
+        ValueError: when words repeat or the unknown token is not one of them.
+
+    Example:
+        >>> tokenizer = WordTokenizer.train("to be, or not to be", vocab_size=4)
+        >>> tokenizer.tokens
+        ['<unk>', 'be', 'to', ',']
+        >>> tokenizer.encode("not to be").numpy()
+        array([0, 2, 1], dtype=int32)
+    """
+
+    _on_bytes = False
+
+    def __init__(
+        self,
+        words,
+        *,
+        special_tokens=(UNKNOWN_TOKEN,),
+        unknown_token=UNKNOWN_TOKEN,
+        pattern="words",
+        added_tokens=(),
+        normalizer=None,
+        post_processor=None,
+    ):
+        check_pattern(pattern, WORD_PATTERNS)
+        _check_words("words", words, unknown_token)
+        super().__init__(
+            words,
+            special_tokens,
+            [f" {word}".encode() for word in words],
+            first_bytes=[word.encode() for word in words],
+            pattern=pattern,
+            added_tokens=added_tokens,
+            normalizer=normalizer,
+            post_processor=post_processor,
+        )
+        self.unknown_token, self.unknown_id = unknown_token, self._ids[unknown_token]
+        self._words = _index_of(self._vocabulary, self.special_tokens + self.added_tokens)
+
+    @classmethod
+    def train(cls, texts, *, vocab_size, special_tokens=(UNKNOWN_TOKEN,), pattern="words", lowercase=False):
+        """Counts the words of texts with the Rust `tokenizers` library and keeps the most frequent ones.
+
+        Args:
+            texts: str or iterable of str.
+            vocab_size: int, ids wanted, special tokens included; small texts may give fewer.
+            special_tokens: tuple of str, at ids 0, 1, ...; with `"<unk>"`.
+            pattern: str, how a text is cut into words, as for the class.
+            lowercase: bool, whether texts are written in lower case first.
+
+        Returns:
+            A `WordTokenizer`.
+
+        Raises:
+            ValueError: when there is no text, or no room for a word.
+        """
+        # Imported where used: reading and running a tokenizer does not need the library.
+        import tokenizers
+
+        check_pattern(pattern, WORD_PATTERNS)
+        _check_size(vocab_size, special_tokens, UNKNOWN_TOKEN)
+        document = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer_of(pattern)}
+        document["normalizer"] = {"type": "Lowercase"} if lowercase else None
+        document["model"] = {"type": "WordLevel", "vocab": {}, "unk_token": UNKNOWN_TOKEN}
+        learner = tokenizers.Tokenizer.from_str(json.dumps(document))
+        trainer = tokenizers.trainers.WordLevelTrainer(
+            vocab_size=vocab_size, special_tokens=list(special_tokens), show_progress=False
+        )
+        learner.train_from_iterator(as_texts(texts), trainer)
+        return cls.from_json(json.loads(learner.to_str()))
+
+    def _encode_words(self, symbols, first, lengths):
+        ids = self._words.find(symbols, first, lengths)
+        return tf.where(ids < 0, self.unknown_id, ids), tf.ones_like(ids)
+
+    def to_json(self):
+        """Returns str, the JSON of an equal `tokenizers.Tokenizer`."""
+        return write_document(self, {"type": "WordLevel", "unk_token": self.unknown_token}, None)
+
+    @classmethod
+    def from_json(cls, document):
+        words, shared = read_shared(document, WORD_PATTERNS)
+        if document.get("decoder") is not None:
+            raise ValueError(f"tokenizer.json: decoder of words must be null; got {document['decoder']}")
+        return cls(words, unknown_token=document["model"]["unk_token"], **shared)
+
+
+class WordPieceTokenizer(Tokenizer):
+    """The longest known piece from the left, again and again; a word that cannot be cut so becomes the unknown token.
+
+    Args:
+        tokens: list of str, the vocabulary in the order of its ids; pieces that continue a word begin with the prefix.
+        special_tokens: tuple of str, those of `tokens` that no text produces; with the unknown token.
+        unknown_token: str, what a word becomes that cannot be cut into pieces.
+        prefix: str, what pieces inside a word begin with.
+        longest_word: int, characters; a longer word becomes the unknown token.
+        cleanup: bool, whether decoding leaves out the blank before a full stop and the like.
+        pattern: str, how a text is cut into words: `"bert"`, `"words"` or `"whitespace"`.
+        added_tokens: tuple of str, those of `tokens` that are not special but stand whole in a text.
+        normalizer: dict or None, the `normalizer` of a tokenizer.json.
+        post_processor: dict or None, the `post_processor` of a tokenizer.json.
+
+    Raises:
+        ValueError: when tokens repeat or the unknown token is not one of them.
+
+    Example:
+        >>> tokens = ["[UNK]", "un", "##aff", "##able"]
+        >>> tokenizer = WordPieceTokenizer(tokens, special_tokens=("[UNK]",))
+        >>> tokenizer.encode("unaffable unknown").numpy()
+        array([1, 2, 3, 0], dtype=int32)
+        >>> tokenizer.decode([1, 2, 3]).numpy()
+        b'unaffable'
+    """
+
+    _on_bytes = False
+
+    def __init__(
+        self,
+        tokens,
+        *,
+        special_tokens=BERT_TOKENS,
+        unknown_token="[UNK]",
+        prefix="##",
+        longest_word=100,
+        cleanup=True,
+        pattern="bert",
+        added_tokens=(),
+        normalizer=None,
+        post_processor=None,
+    ):
+        check_pattern(pattern, WORD_PATTERNS)
+        _check_words("tokens", tokens, unknown_token)
+        if not 1 <= longest_word < LONGEST:
+            raise ValueError(f"longest_word must lie in [1, {LONGEST - 1}]; got {longest_word}")
+        if not prefix:
+            raise ValueError("prefix must not be empty; got ''")
+        inside = [token.startswith(prefix) for token in tokens]
+        later = [token[len(prefix) :] if more else f" {token}" for token, more in zip(tokens, inside, strict=True)]
+        first = list(tokens)
+        if cleanup:
+            first, later = ([_clean(text) for text in texts] for texts in (first, later))
+        super().__init__(
+            tokens,
+            special_tokens,
+            [text.encode() for text in later],
+            first_bytes=[text.encode() for text in first],
+            pattern=pattern,
+            added_tokens=added_tokens,
+            normalizer=normalizer,
+            post_processor=post_processor,
+        )
+        self.unknown_token, self.unknown_id = unknown_token, self._ids[unknown_token]
+        self.prefix, self.longest_word, self.cleanup = prefix, longest_word, cleanup
+        apart = self.special_tokens + self.added_tokens
+        self._words = _index_of(self._vocabulary, apart)
+        pieces = [token[len(prefix) :] if more else "" for token, more in zip(tokens, inside, strict=True)]
+        self._pieces_inside = _index_of(pieces, ("",))
+        self._symbol_counts = tf.constant(
+            [
+                1 if token in set(apart) else max(len(piece or token), 1)
+                for token, piece in zip(tokens, pieces, strict=True)
+            ]
+        )
+
+    @classmethod
+    def train(cls, texts, *, vocab_size, special_tokens=BERT_TOKENS, lowercase=True):
+        """Learns pieces from texts with the Rust `tokenizers` library, normalised and cut as BERT's are.
+
+        Args:
+            texts: str or iterable of str.
+            vocab_size: int, ids wanted, special tokens included; small texts may give fewer.
+            special_tokens: tuple of str, at ids 0, 1, ...; with `"[UNK]"`.
+            lowercase: bool, whether texts lose capital letters and accents first.
+
+        Returns:
+            A `WordPieceTokenizer`; with `[CLS]` and `[SEP]` among its special tokens, `add_special_tokens` adds them.
+
+        Raises:
+            ValueError: when there is no text, or no room for a piece.
+        """
+        # Imported where used: reading and running a tokenizer does not need the library.
+        import tokenizers
+
+        _check_size(vocab_size, special_tokens, "[UNK]")
+        document = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer_of("bert")}
+        document["normalizer"] = bert_normalizer(lowercase)
+        document["model"] = {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}
+        document["model"] |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+        learner = tokenizers.Tokenizer.from_str(json.dumps(document))
+        trainer = tokenizers.trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=list(special_tokens), show_progress=False
+        )
+        learner.train_from_iterator(as_texts(texts), trainer)
+        learned = json.loads(learner.to_str())
+        learned["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+        ids = {token["content"]: token["id"] for token in learned["added_tokens"]}
+        if "[CLS]" in ids and "[SEP]" in ids:
+            pair = {name: [f"[{name.upper()}]", ids[f"[{name.upper()}]"]] for name in ("sep", "cls")}
+            learned["post_processor"] = {"type": "BertProcessing"} | pair
+        return cls.from_json(learned)
+
+    @classmethod
+    def from_vocabulary(cls, path, *, lowercase=True):
+        """Reads a `vocab.txt` as BERT's models have it, one token a line.
+
+        Args:
+            path: str or path of a UTF-8 file.
+            lowercase: bool, True for the "uncased" models.
+
+        Returns:
+            A `WordPieceTokenizer`.
+
+        Raises:
+            ValueError: when the file lacks one of BERT's special tokens, or is not UTF-8.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                tokens = file.read().splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"path must name a UTF-8 file; got {str(path)!r}, which is not one") from error
+        missing = [token for token in BERT_TOKENS if token not in tokens]
+        if missing:
+            raise ValueError(f"path must name a vocabulary with {missing[0]}; got {str(path)!r}, which has none")
+        ids = {name: [f"[{name.upper()}]", tokens.index(f"[{name.upper()}]")] for name in ("sep", "cls")}
+        return cls(tokens, normalizer=bert_normalizer(lowercase), post_processor={"type": "BertProcessing"} | ids)
+
+    def _encode_words(self, symbols, first, lengths):
+        whole = self._words.find(symbols, first, lengths)
+        whole = tf.where(lengths > self.longest_word, self.unknown_id, whole)
+        known = tf.cast(tf.where(whole >= 0)[:, 0], tf.int32)
+        other = tf.cast(tf.where(whole < 0)[:, 0], tf.int32)
+        other_lengths = tf.gather(lengths, other)
+        ids, counts = self._cut(tf.gather(symbols, slices(tf.gather(first, other), other_lengths)), other_lengths)
+        return put_together(
+            [(known, tf.gather(whole, known), tf.ones_like(known)), (other, ids, counts)], tf.size(first)
+        )
+
+    def _cut(self, symbols, lengths):
+        """Cuts words of at most `longest_word` characters into pieces; returns (ids int32 [K], counts int32 [W])."""
+        first = tf.cumsum(lengths, exclusive=True)
+        word_of = tf.repeat(tf.range(tf.size(lengths)), lengths)
+        place = tf.range(tf.size(symbols)) - tf.gather(first, word_of)
+        sums = tf.concat([tf.zeros([1], tf.int64), tf.cumsum(terms(symbols, place))], 0)
+
+        def take(index, word, begin, limit):
+            """Finds the longest piece of at most `limit` characters from `begin` on: (ids or -1, lengths)."""
+            rest = tf.minimum(tf.gather(lengths, word) - begin, limit)
+            size = tf.range(max(index.longest, 1), 0, -1)  # the longest first
+            at = tf.gather(first, word) + begin
+            end = at[:, None] + tf.minimum(size, rest[:, None])
+            hashes = (tf.gather(sums, end) - tf.gather(sums, at)[:, None]) * tf.gather(INVERSE_POWERS, begin)[:, None]
+            place, found = index.candidates(hashes)
+            found &= size <= rest[:, None]
+            best = tf.argmax(found, 1, output_type=tf.int32)
+            size = tf.where(tf.reduce_any(found, 1), tf.gather(size, best), 0)
+            place = tf.gather(place, best, batch_dims=1)
+            sure = index.equal(place, symbols, at, size) & (size > 0)
+            return tf.where(sure, tf.gather(index.ids, place), -1), size
+
+        def cut_once(index, goes_on):
+            def step(word, limit, begin, out, bad):
+                start = tf.gather(begin, word)
+                ids, size = take(index, word, start, limit)
+                taken = ids >= 0
+                where = tf.boolean_mask(tf.gather(first, word) + start, taken)
+                out = tf.tensor_scatter_nd_update(out, where[:, None], tf.boolean_mask(ids, taken) + 1)
+                failed = tf.boolean_mask(word, ~taken & (size == 0))
+                bad = tf.tensor_scatter_nd_update(bad, failed[:, None], tf.ones_like(failed, tf.bool))
+                end = tf.where(taken, start + size, start)
+                begin = tf.tensor_scatter_nd_update(begin, word[:, None], end)
+                # A piece of which only the hash was right is tried again, one character shorter.
+                again = ~taken & (size > 0)
+                more = again | (taken & (end < tf.gather(lengths, word))) if goes_on else again
+                limit = tf.where(taken, LONGEST, size - 1)
+                return tf.boolean_mask(word, more), tf.boolean_mask(limit, more), begin, out, bad
+
+            return step
+
+        def repeat(step, word, *state):
+            vector = tf.TensorShape([None])
+            state = (word, tf.fill([tf.size(word)], LONGEST), *state)
+            shapes = (vector, vector, *(value.shape for value in state[2:]))
+            return tf.while_loop(lambda word, *_: tf.size(word) > 0, step, state, shape_invariants=shapes)[2:]
+
+        words = tf.range(tf.size(lengths))
+        state = (tf.zeros_like(words), tf.zeros_like(symbols), tf.zeros_like(words, tf.bool))
+        begin, out, bad = repeat(cut_once(self._words, goes_on=False), words, *state)
+        rest = tf.cast(tf.where(~bad & (begin < lengths))[:, 0], tf.int32)
+        begin, out, bad = repeat(cut_once(self._pieces_inside, goes_on=True), rest, begin, out, bad)
+
+        kept = (out > 0) & ~tf.gather(bad, word_of)
+        counts = tf.math.unsorted_segment_sum(tf.cast(kept, tf.int32), word_of, tf.size(lengths))
+        good, lost = (tf.cast(tf.where(flags)[:, 0], tf.int32) for flags in (~bad, bad))
+        unknown = tf.fill([tf.size(lost)], self.unknown_id)
+        return put_together(
+            [(good, tf.boolean_mask(out, kept) - 1, tf.gather(counts, good)), (lost, unknown, tf.ones_like(lost))],
+            tf.size(lengths),
+        )
+
+    def to_json(self):
+        """Returns str, the JSON of an equal `tokenizers.Tokenizer`."""
+        model = {"type": "WordPiece", "unk_token": self.unknown_token, "continuing_subword_prefix": self.prefix}
+        model["max_input_chars_per_word"] = self.longest_word
+        return write_document(self, model, {"type": "WordPiece", "prefix": self.prefix, "cleanup": self.cleanup})
+
+    @classmethod
+    def from_json(cls, document):
+        tokens, shared = read_shared(document, WORD_PATTERNS)
+        model, decoder = document["model"], document.get("decoder") or {}
+        prefix = model["continuing_subword_prefix"]
+        if decoder.get("type") != "WordPiece" or decoder.get("prefix") != prefix:
+            raise ValueError(f"tokenizer.json: decoder must be WordPiece with prefix {prefix!r}; got {decoder or None}")
+        return cls(
+            tokens,
+            unknown_token=model["unk_token"],
+            prefix=prefix,
+            longest_word=model.get("max_input_chars_per_word", 100),
+            cleanup=bool(decoder.get("cleanup", True)),
+            **shared,
+        )
+
+
+def bert_normalizer(lowercase):
+    """Returns dict, the `normalizer` of a tokenizer.json for BERT's models."""
+    flags = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lowercase}
+    return {"type": "BertNormalizer", **flags}
+
+
+def _index_of(words, apart):
+    """Indexes words by their code points; special ones are left out, so that no text makes them by accident."""
+    known = [(_characters(word), index) for index, word in enumerate(words) if word and word not in set(apart)]
+    return WordIndex([word for word, _ in known], [index for _, index in known])
+
+
+def _clean(text):
+    for old, new in _CLEANED:
+        text = text.replace(old, new)
+    return text
+
+
+def _check_words(name, words, unknown_token):
+    if len(set(words)) != len(words):
+        raise ValueError(f"{name} must be all different; got {len(words) - len(set(words))} repeated")
+    if unknown_token not in words:
+        raise ValueError(f"{name} must hold the unknown token; got none for {unknown_token!r}")
+
+
+def _check_size(vocab_size, special_tokens, unknown_token):
+    check_special_tokens(special_tokens)
+    if unknown_token not in special_tokens:
+        raise ValueError(f"special_tokens must hold {unknown_token!r}; got {tuple(special_tokens)}")
+    if vocab_size <= len(special_tokens):
+        raise ValueError(
+            f"vocab_size must be more than the {len(special_tokens)} special tokens; got vocab_size={vocab_size}"
+        )
