@@ -1,13 +1,26 @@
-"""Ids into batches `(inputs, targets, weights)` with `tf.data`, without Python in the loop.
+"""Ids into batches `(inputs, targets, weights)` with `tf.data`, without Python in the loop and without a buffer.
 
-A batch is one gather of indices that are computed, not buffered: rows are shuffled by a seeded permutation of their
-numbers, at constant memory.
+Every batch is a function of `(seed, step)`: the order of an epoch is computed (`order.py`), and its rows are gathered from
+ids in memory or from shards that are mapped (`shards.py`). So memory is constant, going on at any step is instant, and
+several workers take their parts of the same batches.
 """
+
+import math
+import os
+import pathlib
+import tempfile
 
 import numpy as np
 import tensorflow as tf
 
+from tfllm.data.order import epoch_key, offset_with, shuffle_with
+from tfllm.data.shards import MANIFEST, RECORD_TOKENS, Shards, gather_over, open_shards
+from tfllm.data.tokenizing import tokenize_files
 from tfllm.text.tokenizers import check_ids
+
+_BLOCK_TOKENS = (
+    2**16
+)  # batches are made so many tokens at a time, because a call of the map costs as much as 10,000 tokens
 
 
 def split_text(text, validation=0.1):
@@ -33,78 +46,223 @@ def split_text(text, validation=0.1):
     return text[:cut], text[cut:]
 
 
-def lm_dataset(source, tokenizer=None, sequence_length=128, batch_size=32, *, seed=0, shuffle=True):
+def lm_dataset(
+    source,
+    tokenizer=None,
+    sequence_length=128,
+    batch_size=32,
+    *,
+    seed=0,
+    shuffle=True,
+    epochs=1,
+    start_step=0,
+    num_workers=1,
+    worker=0,
+    cache=None,
+):
     """Makes batches for next-token prediction: inputs, and the same ids shifted by one as targets.
 
-    With `shuffle`, one pass cuts the ids into rows at a random offset and visits the rows in random order; every pass
-    over the data set is another one, in an order that `seed` and `tf.random.set_seed` decide. The last incomplete row
-    and batch of a pass are left out. Without, the rows cover every target exactly once, in order: the form for
-    evaluation. What fills up a row or a batch has weight 0.
+    With `shuffle`, an epoch cuts the ids into rows at a random offset and visits the rows in random order, both decided by
+    `seed` and the number of the epoch alone. The last incomplete row and batch of an epoch are left out. Without, the rows
+    cover every target exactly once, in order: the form for evaluation. What fills up a row or a batch has weight 0.
+
+    Every pass over the data set (a new iterator, a turn of `repeat()`, an epoch of `fit`) goes on where the pass before
+    it ended: pass p of `epochs=1` is epoch p. With `epochs=None` there is one endless pass, and every iterator begins at
+    `start_step`: the form for a loop that counts its own steps, and for checkpoints of iterators.
 
     Args:
-        source: str, or int ids [N] (array, tensor or list).
-        tokenizer: a tokenizer; needed for a str. With ids, it says which ids are allowed.
-        sequence_length: int T >= 1, tokens in a row.
-        batch_size: int B >= 1, rows in a batch.
+        source: what to read.
+            - str: a text.
+            - int ids [N] (array, tensor or list).
+            - path of a folder of shards, or `Shards`: mapped, not loaded.
+            - path of a text or JSONL file, or of a folder of them, or a list of paths: encoded into shards first.
+        tokenizer: a tokenizer; needed for texts and files. Elsewhere it says which ids are allowed.
+        sequence_length: int T >= 1, tokens in a row; mapping is fastest for multiples of 64.
+        batch_size: int B >= 1, rows in a batch of all workers together.
         seed: int, decides offsets and orders.
-        shuffle: bool, whether a pass is random (training) or in order (evaluation).
+        shuffle: bool, whether an epoch is random (training) or in order (evaluation).
+        epochs: int >= 1, epochs in a pass, or None.
+        start_step: int >= 0, the batch of the endless stream at which the first pass begins: step s is batch
+            `s % len` of epoch `s // len`.
+        num_workers: int, a divisor of B; every worker gets B / num_workers rows of every batch.
+        worker: int in `[0, num_workers)`, whose rows to make.
+        cache: path of the folder for the shards of files, kept and used again; None encodes into a temporary one.
 
     Returns:
         `tf.data.Dataset` of `(inputs int32 [B, T], targets int32 [B, T], weights float32 [B, T])`, all batches of the
-        same shape, of known cardinality.
+        same shape, of known cardinality; with workers, `B / num_workers` rows.
 
     Raises:
-        ValueError: when there are fewer than T + 1 ids, an id is out of the vocabulary, or a size is below 1.
+        ValueError: when there are fewer than T + 1 ids, an id is out of the vocabulary, or a number out of its range.
+        FileNotFoundError: when a path does not exist.
 
     Example:
         >>> for inputs, targets, weights in lm_dataset([5, 6, 7, 8], None, 2, 2, shuffle=False):
         ...     print(inputs.numpy().tolist(), targets.numpy().tolist(), weights.numpy().tolist())
-        [[5, 6], [7, 8]] [[6, 7], [8, 8]] [[1.0, 1.0], [1.0, 0.0]]
+        [[5, 6], [7, 0]] [[6, 7], [8, 0]] [[1.0, 1.0], [1.0, 0.0]]
     """
-    for name, value in (("sequence_length", sequence_length), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
-    ids = _as_ids(source, tokenizer)
-    if len(ids) <= sequence_length:
-        raise ValueError(f"source must hold more than sequence_length={sequence_length} tokens; got {len(ids)}")
+    least = {"sequence_length": (sequence_length, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 1)}
+    least |= {"epochs": (1 if epochs is None else epochs, 1), "start_step": (start_step, 0)}
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise ValueError(f"{name} must be at least {bound}; got {value}")
+    if batch_size % num_workers:
+        raise ValueError(f"batch_size must be a multiple of num_workers={num_workers}; got {batch_size}")
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"worker must lie in [0, num_workers={num_workers}); got {worker}")
+    unit = math.gcd(sequence_length, RECORD_TOKENS)
+    num_ids, gather = _open(source, tokenizer, unit, cache)
+    if num_ids <= sequence_length:
+        raise ValueError(f"source must hold more than sequence_length={sequence_length} tokens; got {num_ids}")
 
-    targets = len(ids) - 1
-    if shuffle:
-        rows = max((targets - sequence_length + 1) // sequence_length, 1)
-        batches = max(rows // batch_size, 1)
-    else:
-        rows = -(-targets // sequence_length)
-        batches = -(-rows // batch_size)
-    spare = targets - rows * sequence_length if shuffle else 0  # how far the rows of a pass may be moved
-    ids = tf.constant(ids, tf.int32)
+    rows = _Rows(num_ids, sequence_length, batch_size, shuffle)
+    local = batch_size // num_workers
+    at_once = max(min(_BLOCK_TOKENS // (local * sequence_length), rows.batches), 1)  # batches made in one call
 
-    def batch(index, pass_seed):
-        row = index * batch_size + tf.range(batch_size, dtype=tf.int64)  # [B]
-        exists = row < rows  # a text of fewer rows than a batch fills it up
-        start = tf.zeros([], tf.int64)
+    def block(key, first):
+        """Makes the batches from number `first` of the epoch on, as many as `at_once`."""
+        batch = first + tf.range(at_once, dtype=tf.int64)
+        place = batch[:, None] * batch_size + (worker * local + tf.range(local, dtype=tf.int64))
+        inputs, targets, weights = rows.read(gather, unit, key, tf.reshape(place, [-1]))
+        shape = [at_once, local, sequence_length]
+        return tf.reshape(inputs, shape), tf.reshape(targets, shape), tf.reshape(weights, shape)
+
+    def part_of_epoch(epoch, begin, end):
+        key = epoch_key(seed, epoch)
+        blocks = tf.data.Dataset.range(begin, end, at_once).map(
+            lambda first: block(key, first), num_parallel_calls=4, deterministic=True
+        )
+        return blocks.unbatch().take(end - begin)
+
+    options = tf.data.Options()
+    # Its bookkeeping, and a last prefetch, cost as much as a small batch; the parallel map already works ahead.
+    options.autotune.enabled = False
+    return _stream(part_of_epoch, rows.batches, epochs, start_step, counted=shuffle).with_options(options)
+
+
+class _Rows:
+    """Where the rows of an epoch lie in a stream of ids, and how they are read.
+
+    Attributes:
+        batches: int, batches in an epoch.
+    """
+
+    def __init__(self, num_ids, length, batch_size, shuffle):
+        self.length, self.targets, self.shuffle = length, num_ids - 1, shuffle
         if shuffle:
-            shuffled = tf.random.experimental.index_shuffle(row % rows, pass_seed, tf.cast(rows - 1, tf.int64))
-            row = tf.cast(shuffled, tf.int64)
-            start = tf.random.stateless_uniform([], pass_seed, 0, spare + 1, tf.int64)
-        at = start + row[:, None] * sequence_length + tf.range(sequence_length, dtype=tf.int64)  # [B, T]
-        last = tf.constant(targets, tf.int64)
-        weights = tf.cast((at < last) & exists[:, None], tf.float32)
-        return tf.gather(ids, tf.minimum(at, last)), tf.gather(ids, tf.minimum(at + 1, last)), weights
+            self.count = max((self.targets - length + 1) // length, 1)
+            self.batches = max(self.count // batch_size, 1)
+        else:
+            self.count = -(-self.targets // length)
+            self.batches = -(-self.count // batch_size)
+        self.spare = self.targets - self.count * length if shuffle else 0  # how far the rows of an epoch may be moved
+        self.all_whole = shuffle and self.count >= batch_size
 
-    def one_pass(pass_seed):
-        return tf.data.Dataset.range(batches).map(
-            lambda index: batch(index, tf.stack([pass_seed, seed])), num_parallel_calls=tf.data.AUTOTUNE
+    def read(self, gather, unit, key, place):
+        """Reads the rows that stand at places of an epoch.
+
+        Args:
+            gather: function of int64 [M], numbers of units, to their ids [M, unit].
+            unit: int, ids in a unit, a divisor of the length of a row.
+            key: int64 [4] of `epoch_key`.
+            place: int64 [N], places; those that no row stands at give weight 0.
+
+        Returns:
+            (inputs int32 [N, T], targets int32 [N, T], weights float32 [N, T]).
+        """
+        length, row = self.length, tf.math.floormod(place, self.count)
+        start = tf.zeros([], tf.int64)
+        if self.shuffle:
+            row, start = shuffle_with(key, row, self.count), offset_with(key, self.spare + 1)
+        # All rows begin at the same place of a unit, so whole units are read and then cut: far fewer, longer copies.
+        first, shift = start // unit, tf.cast(start % unit, tf.int32)
+        number = first + row[:, None] * (length // unit) + tf.range(length // unit + 1, dtype=tf.int64)
+        number = tf.minimum(number, self.targets // unit)
+        ids = tf.reshape(gather(tf.reshape(number, [-1])), [-1, length + unit])
+        inputs = tf.cast(ids[:, shift : shift + length], tf.int32)
+        targets = tf.cast(ids[:, shift + 1 : shift + 1 + length], tf.int32)
+        if self.all_whole:
+            return inputs, targets, tf.ones([place.shape[0], length])
+        left = tf.where(place < self.count, self.targets - start - row * length, 0)
+        keep = tf.sequence_mask(tf.minimum(left, length), length)
+        return tf.where(keep, inputs, 0), tf.where(keep, targets, 0), tf.cast(keep, tf.float32)
+
+
+def _stream(part_of_epoch, batches, epochs, start_step, *, counted):
+    """Joins the parts of epochs to passes; `counted` passes go on where the one before them ended."""
+    first_epoch, begin = start_step // batches, start_step % batches
+    if epochs is None:
+        return tf.data.Dataset.counter(first_epoch).flat_map(
+            lambda epoch: part_of_epoch(epoch, tf.where(epoch == first_epoch, tf.constant(begin, tf.int64), 0), batches)
         )
 
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)  # a new one for every pass
-    dataset = seeds.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(batches))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    def one_pass(number):
+        def part(index):  # a pass of n epochs that begins inside one has parts of n + 1
+            return part_of_epoch(
+                first_epoch + number * epochs + index,
+                tf.where(index == 0, tf.constant(begin, tf.int64), 0),
+                tf.where(index == epochs, tf.constant(begin, tf.int64), batches),
+            )
+
+        return tf.data.Dataset.range(epochs + (begin > 0)).flat_map(part)
+
+    passes = tf.data.Dataset.range(1).map(_make_counter()) if counted else tf.data.Dataset.range(1)
+    return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
+
+
+def _make_counter():
+    """Makes a function that returns 0, 1, 2, ... A table, because a variable would be mirrored in a strategy's scope."""
+    with tf.device("CPU:0"):
+        table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+
+    def count(key):
+        number = table.lookup(key)
+        with tf.control_dependencies([table.insert(key, number + 1)]):
+            return tf.identity(number)
+
+    return count
+
+
+def _open(source, tokenizer, unit, cache):
+    """Returns (int, how many ids there are; function that gathers units of them)."""
+    if isinstance(source, os.PathLike):
+        source = pathlib.Path(source)
+        if (source / MANIFEST).is_file():
+            source = open_shards(source)
+    if isinstance(source, os.PathLike) or _is_paths(source):
+        if tokenizer is None:
+            raise ValueError("tokenizer must be given when source is a file; got None")
+        if cache is not None:
+            source = tokenize_files(source, tokenizer, cache)
+        else:
+            # What is mapped stays readable after its folder is gone (on Windows the folder stays).
+            with tempfile.TemporaryDirectory(prefix="tfllm-", ignore_cleanup_errors=True) as folder:
+                shards = tokenize_files(source, tokenizer, folder)
+                return shards.num_tokens, shards.make_gather(unit)
+    if isinstance(source, Shards):
+        if tokenizer is not None and tokenizer.vocab_size < source.vocab_size:
+            raise ValueError(
+                f"source must lie in [0, vocab_size={tokenizer.vocab_size}); got shards of vocab_size={source.vocab_size}"
+            )
+        return source.num_tokens, source.make_gather(unit)
+    ids = _as_ids(source, tokenizer)
+    small = ids.size == 0 or ids.max() < 2**16
+    table = np.zeros([-(-len(ids) // unit), unit], np.uint16 if small else np.int32)
+    table.reshape(-1)[: len(ids)] = ids
+    with tf.device("CPU:0"):
+        return len(ids), gather_over([tf.constant(table)])
+
+
+def _is_paths(source):
+    return (
+        isinstance(source, list | tuple) and len(source) > 0 and all(isinstance(path, os.PathLike) for path in source)
+    )
 
 
 def _as_ids(source, tokenizer):
     if isinstance(source, str):
         if tokenizer is None:
-            raise ValueError("tokenizer must be given when source is text; got None")
+            raise ValueError("tokenizer must be given when source is text (a file is a pathlib.Path); got None")
         return tokenizer.encode(source).numpy()
     ids = np.asarray(source)
     if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
