@@ -1,6 +1,7 @@
 """Text by name or by path: the bundled corpora and a user's own files.
 
-Left out: data sets of TFDS and cleaning. Origin and licence of every bundled corpus are in `data/README.md`.
+Left out: data sets with fields and splits (`datasets.py`) and cleaning. Origin and licence of every bundled corpus are in
+`data/README.md`.
 """
 
 import csv
@@ -10,17 +11,17 @@ import pathlib
 
 
 def _shakespeare(folder):
-    return _read_gzip(folder / "shakespeare.txt.gz")
+    return read_gzip(folder / "shakespeare.txt.gz")
 
 
 def _wiki(folder):
-    return _read_gzip(folder / "wiki.txt.gz")
+    return read_gzip(folder / "wiki.txt.gz")
 
 
 def _poetry(folder):
     lines = []
     for name in ("tang_quatrains", "tang_regulated_8line_sample", "songci_300"):
-        table = _read_gzip(folder / "poetry" / f"{name}.tsv.gz")
+        table = read_gzip(folder / "poetry" / f"{name}.tsv.gz")
         lines += [row["text"] for row in csv.DictReader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE)]
     return "\n".join(lines) + "\n"
 
@@ -52,7 +53,7 @@ def load_text(source):
         'First Citizen:'
     """
     if str(source) in _CORPORA:
-        return _CORPORA[str(source)](_bundled_folder())
+        return _CORPORA[str(source)](bundled_folder())
     path = pathlib.Path(source)
     if not str(source):
         raise ValueError(f"source must be one of {corpus_names()}, or the path of a file or folder; got {source!r}")
@@ -72,13 +73,14 @@ def load_text(source):
     return text
 
 
-def _bundled_folder():
+def bundled_folder():
     """Finds the corpora: inside the package when installed from a wheel, else in the checkout around the package."""
     installed = pathlib.Path(__file__).with_name("bundled")
     return installed if installed.is_dir() else pathlib.Path(__file__).parents[2] / "data"
 
 
-def _read_gzip(path):
+def read_gzip(path):
+    """Returns str, the text of a UTF-8 file compressed by gzip."""
     return gzip.decompress(path.read_bytes()).decode("utf-8")
 
 
