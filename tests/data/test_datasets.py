@@ -351,17 +351,20 @@ def test_of_two_that_build_at_once_one_is_first(folder, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_process_and_two_at_once_leave_a_whole_copy(tmp_path):
-    load_it = "import sys, tfllm; print(len(list(tfllm.data.load('search/bible', 'test', data_dir=sys.argv[1]))))"
+    load_it = "print(len(list(tfllm.data.load('search/bible', 'test', data_dir=sys.argv[1]))))"
+    start = "import sys, tfllm; assert 'tensorflow_datasets' not in sys.modules\n"
     stall = "import time; from tfllm.data import builders as b; keep = b._Builder._generate_examples\n" + (
         "def slow(self, rows):\n    yield from keep(self, rows[:1000])\n    print('half', flush=True)\n    time.sleep(60)\n"
         "b._Builder._generate_examples = slow\n"
     )
     command = [sys.executable, "-c"]
-    killed = subprocess.Popen([*command, stall + load_it, tmp_path], stdout=subprocess.PIPE, text=True)
+    killed = subprocess.Popen([*command, start + stall + load_it, tmp_path], stdout=subprocess.PIPE, text=True)
     assert killed.stdout.readline() == "half\n"
     killed.kill()
     killed.communicate()
-    both = [subprocess.Popen([*command, load_it, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen([*command, start + load_it, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     wanted = f"{documented()['search/bible'][2]}\n"
     assert [process.communicate()[0] for process in both] == [wanted, wanted]
     assert [process.returncode for process in both] == [0, 0]
@@ -440,6 +443,9 @@ def test_a_prepared_copy_is_read_where_it_stands(tmp_path):
         (("wmt14_translate/en-de",), r"one of \['wmt14_translate/cs-en', 'wmt14_translate/de-en', .*got 'wmt14_tr"),
         (("wikipedia/klingon",), r"'wikipedia/20230601.arc'\] and 1720 more; got 'wikipedia/klingon'"),
         (("imdb_reviews:9.9.9",), "got 'imdb_reviews:9.9.9': .*only: 1.0.0"),
+        ((None,), "name must be a str; got None"),
+        (("sentiment", None), "split must name one data set, as 'train' or .* do; got None"),
+        (("sentiment", ["train"]), r"split must name one data set, .*; got \['train'\]"),
         (("sentiment", "valid"), r"split must be made of \['train', 'validation', 'test'\]; got 'valid'"),
         (("sentiment", "train[:1%]+dev"), r"got 'train\[:1%\]\+dev'"),
     ],
@@ -521,9 +527,12 @@ def test_json_lines_of_a_data_set(tmp_path, folder):
     for row in read_jsonl(path.read_text(encoding="utf-8")):
         assert len(row["tokens"]) == len(row["ner"])
         assert {type(tag) for tag in row["ner"]} == {int}
-    ragged = tf.data.Dataset.from_tensors({"turns": tf.ragged.constant([["a"], ["b", "c"]]), "score": 0.5})
+    ragged = tf.data.Dataset.from_tensors({"turns": tf.ragged.constant([["a"], ["b", "c"]]), "scores": [0.5, np.nan]})
     assert write_jsonl(ragged, path, force=True) == 1
-    assert json.loads(path.read_text()) == {"turns": [["a"], ["b", "c"]], "score": 0.5}
+    assert path.read_text() == '{"turns": [["a"], ["b", "c"]], "scores": [0.5, null]}\n'
+    with pytest.raises(ValueError, match="dataset must have dicts as elements; got TensorSpec"):
+        write_jsonl(tf.data.Dataset.range(3), path, force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
 def test_a_language_model_trains_on_a_data_set(folder):

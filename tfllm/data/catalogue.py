@@ -6,11 +6,11 @@ the SHA-256 of its least name falls: 80 % train, 10 % validation, 10 % test. Whe
 whole, and rows of training that share a text with it are left out. TensorFlow is not needed here.
 """
 
-import collections
 import dataclasses
 import hashlib
 import math
 import unicodedata
+from collections.abc import Callable
 
 from tfllm.data.corpora import bundled_folder, read_gzip
 from tfllm.data.formats import read_conll, read_jsonl, read_nbest, read_squad, read_tsv, split_abc
@@ -37,7 +37,7 @@ class Bundled:
     description: str
     licence: str
     homepage: str
-    read: collections.abc.Callable
+    read: Callable
     citation: str = ""
 
 

@@ -10,6 +10,7 @@ import difflib
 import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -71,6 +72,10 @@ def load(name, split="train", *, data_dir=None, **options):
     """
     import tensorflow_datasets as tfds
 
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a str; got {name!r}")
+    if split is None or isinstance(split, list | tuple | dict):  # TFDS would return a structure of data sets
+        raise ValueError(f"split must name one data set, as 'train' or 'train[:10%]+test' do; got {split!r}")
     # In one process and file, TFDS would keep the data in memory, and TensorFlow would complain of every pass that ends early.
     options.setdefault("read_config", tfds.ReadConfig(try_autocache=False))
     entry = _bundled(name)
@@ -122,10 +127,11 @@ def write_jsonl(dataset, path, *, force=False):
         force: bool, whether a file that stands there is replaced.
 
     Returns:
-        int, the number of lines.
+        int, the number of lines. What is not a number (NaN) is null; invalid UTF-8 is replaced by U+FFFD.
 
     Raises:
         FileExistsError: when `path` is taken.
+        ValueError: when the elements are no dicts.
 
     Example:
         >>> dataset = tf.data.Dataset.from_tensor_slices({"text": ["a", "b"], "label": [0, 1]})
@@ -135,6 +141,8 @@ def write_jsonl(dataset, path, *, force=False):
         >>> print(pathlib.Path(folder, "lines.jsonl").read_text().splitlines()[0])
         {"text": "a", "label": 0}
     """
+    if not isinstance(dataset.element_spec, dict):
+        raise ValueError(f"dataset must have dicts as elements; got {dataset.element_spec}")
     check_free("path", path, lambda file: pathlib.Path(file).is_file(), "a file", force)
     path, lines = pathlib.Path(path), 0
     partial = path.with_name(path.name + ".partial")
@@ -151,7 +159,7 @@ def write_jsonl(dataset, path, *, force=False):
 
 def _bundled(name):
     """Finds the entry of a bundled data set; None for the name of another."""
-    plain = str(name).removeprefix("tfllm_")
+    plain = name.removeprefix("tfllm_")
     task, _, config = plain.partition("/")
     configs = [entry.config for entry in CATALOGUE.values() if entry.task == task]
     if plain in CATALOGUE:
@@ -184,7 +192,7 @@ def _prepared(entry, data_dir):
         try:
             prepare(entry, folder)
         except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+            reason = error.message if isinstance(error, tf.errors.OpError) else str(error)
             if chosen:
                 raise ValueError(
                     f"data_dir must be a folder that can be written; got {str(folder)!r}: {reason}"
@@ -341,10 +349,12 @@ def _plain(value):
     """Turns what NumPy gives for an example into what JSON takes."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    return (
-        _plain(value.to_list() if hasattr(value, "to_list") else value.tolist()) if hasattr(value, "dtype") else value
-    )
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if hasattr(value, "dtype"):  # a ragged value, an array or a NumPy number
+        return _plain(value.to_list() if hasattr(value, "to_list") else value.tolist())
+    return value
