@@ -101,7 +101,7 @@ def test_examples_in_docstrings(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["data", "evaluation", "export", "generation", "layers", "models", "runs", "text", "training"]
+    "name", ["data", "embeddings", "evaluation", "export", "generation", "layers", "models", "runs", "text", "training"]
 )
 def test_every_public_name_has_a_docstring(name):
     module = importlib.import_module(f"tfllm.{name}")

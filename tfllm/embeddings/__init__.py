@@ -1,1 +1,7 @@
-"""Word embeddings: vectors learned from the company that words keep."""
+"""Vectors of words: learned from a text, compared, drawn, read and written."""
+
+from tfllm.embeddings.picture import draw_map
+from tfllm.embeddings.word2vec import FastText, Word2Vec
+from tfllm.embeddings.word_vectors import WordVectors
+
+__all__ = ["FastText", "Word2Vec", "WordVectors", "draw_map"]
