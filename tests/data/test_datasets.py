@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unicodedata
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -540,6 +541,7 @@ def test_a_language_model_trains_on_a_data_set(folder):
     assert len(texts) == 500
     tokenizer = tfllm.CharTokenizer.train("\n".join(texts))
     batches = lm_dataset("\n".join(texts), tokenizer, sequence_length=32, batch_size=16)
+    keras.utils.set_random_seed(0)
     model = tfllm.RecurrentLM(tokenizer.vocab_size, "gru", 32)
     model.compile(tfllm.training.make_adamw(model, steps=60, learning_rate=1e-2))
     history = model.fit(batches, epochs=1, steps_per_epoch=60, verbose=0).history["loss"]

@@ -110,12 +110,16 @@ def iterate_texts(dataset, field="text"):
     if field not in fields:
         raise ValueError(f"field must be one of {sorted(fields)}; got {field!r}")
 
+    def flat(texts):
+        return tf.reshape(texts.flat_values if isinstance(texts, tf.RaggedTensor) else texts, [-1])
+
     def of(example):
         for part in field.split("/"):
             example = example[part]
-        return tf.reshape(example.flat_values if isinstance(example, tf.RaggedTensor) else example, [-1])
+        return flat(example)
 
-    return (text.decode("utf-8", "replace") for texts in dataset.map(of).as_numpy_iterator() for text in texts)
+    many = dataset.map(of, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(64).map(flat)  # few steps of Python
+    return (text.decode("utf-8", "replace") for texts in many.as_numpy_iterator() for text in texts)
 
 
 def write_jsonl(dataset, path, *, force=False):
