@@ -18,7 +18,7 @@ from tfllm.text.tokenizer_json import (
     refuse_unless,
     write_document,
 )
-from tfllm.text.words import WordIndex, slices
+from tfllm.text.words import WordIndex, repeat, slices
 
 
 def _byte_characters():
@@ -192,7 +192,7 @@ class BPETokenizer(Tokenizer):
 
         vector = tf.TensorShape([None])
         ids = tf.gather(self._id_of_byte, symbols)
-        word_of = tf.repeat(tf.range(tf.size(lengths)), lengths)
+        word_of = repeat(tf.range(tf.size(lengths)), lengths)
         ids, word_of, _ = tf.while_loop(
             lambda ids, word_of, ranks: tf.reduce_any(ranks < none),
             merge_once,

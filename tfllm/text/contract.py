@@ -15,8 +15,8 @@ from tfllm import files
 from tfllm.text.added_tokens import AddedTokens
 from tfllm.text.characters import BREAK, MARK, MARK_BYTE, read_characters, utf8_symbols
 from tfllm.text.normalizers import Normalizer
-from tfllm.text.tokenizer_json import splitter_named, template_of
-from tfllm.text.words import distinct_words, lengths_of, slices
+from tfllm.text.tokenizer_json import WORD_PATTERNS, splitter_named, template_of
+from tfllm.text.words import distinct_words, lengths_of, repeat, slices
 
 UNKNOWN_TOKEN = "<unk>"
 END_TOKEN = "<|endoftext|>"
@@ -61,7 +61,7 @@ class Tokenizer(tf.Module):
         super().__init__()
         check_special_tokens(special_tokens)
         self.pattern = pattern
-        self._split = splitter_named(pattern)
+        self._split, self._drops_blanks = splitter_named(pattern), pattern in WORD_PATTERNS
         self._vocabulary = tuple(tokens)
         self.special_tokens = tuple(special_tokens)
         self.added_tokens = tuple(added_tokens)
@@ -202,7 +202,7 @@ class Tokenizer(tf.Module):
             if origin is not None:
                 begin, end = tf.gather(origin, begin), tf.gather(origin, end)
             sizes = tf.cast(row_splits[1:] - row_splits[:-1], tf.int32)
-            shift = tf.repeat(tf.cast(tf.where(original == BREAK)[:, 0], tf.int32)[: tf.size(sizes)] + 1, sizes)
+            shift = repeat(tf.cast(tf.where(original == BREAK)[:, 0], tf.int32)[: tf.size(sizes)] + 1, sizes)
             results += [begin - shift, end + extent - shift]
         return [tf.RaggedTensor.from_row_splits(values, row_splits, validate=False) for values in results]
 
@@ -222,39 +222,42 @@ class Tokenizer(tf.Module):
         """
         starts, blank = self._split(points)
         begins = tf.cast(tf.where(starts)[:, 0], tf.int32)
-        blank = tf.gather(blank, begins)
         symbols, first = (symbols, tf.gather(at, begins)) if self._on_bytes else (points, begins)
         lengths = lengths_of(first, tf.size(symbols))
-        which, example = distinct_words(symbols, first, lengths)
+        is_break = tf.gather(points, begins) == BREAK
+        if self._drops_blanks:
+            kept = tf.where(~tf.gather(blank, begins) | is_break)[:, 0]
+            first, lengths, is_break = (tf.gather(values, kept) for values in (first, lengths, is_break))
+        which, example = distinct_words(symbols, first, lengths, gaps=self._drops_blanks)
 
         # The work is done for one word of every kind.
         kind_lengths = tf.gather(lengths, example)
         kind_symbols = tf.gather(symbols, slices(tf.gather(first, example), kind_lengths))
         kind_first = tf.cumsum(kind_lengths, exclusive=True)
-        ids, counts = self._encode_kinds(kind_symbols, kind_first, kind_lengths, tf.gather(blank, example))
+        ids, counts = self._encode_kinds(kind_symbols, kind_first, kind_lengths, tf.gather(is_break, example))
         word_counts = tf.gather(counts, which)
         picked = slices(tf.gather(tf.cumsum(counts, exclusive=True), which), word_counts)
         splits = tf.concat([[0], tf.cumsum(word_counts)], 0)
-        breaks = tf.where(tf.gather(points, begins) == BREAK)[:, 0]
+        breaks = tf.where(is_break)[:, 0]
         row_splits = tf.gather(splits, breaks[: num_rows + 1])
         if not offsets:
             return tf.gather(ids, picked), row_splits, None, None
 
-        alone = tf.repeat(tf.where(counts == 1, kind_lengths, 0), counts)  # one id stands for its whole word
+        alone = repeat(tf.where(counts == 1, kind_lengths, 0), counts)  # one id stands for its whole word
         sizes = tf.gather(tf.where(alone > 0, alone, tf.gather(self._symbol_counts, ids)), picked)
         begin = tf.cumsum(sizes, exclusive=True)
-        word_of = tf.repeat(tf.range(tf.size(first)), word_counts)
+        word_of = repeat(tf.range(tf.size(first)), word_counts)
         begin += tf.gather(first, word_of) - tf.gather(begin, tf.gather(splits, word_of))
         end = begin + sizes - 1
         if self._on_bytes:
             begin, end = (tf.searchsorted(at, symbol, side="right") - 1 for symbol in (begin, end))
         return tf.gather(ids, picked), row_splits, begin, end
 
-    def _encode_kinds(self, symbols, first, lengths, blank):
+    def _encode_kinds(self, symbols, first, lengths, is_break):
         """Encodes different words; returns (ids int32 [K], counts int32 [U])."""
         head = tf.gather(symbols, first)
         mark = head - (MARK_BYTE if self._on_bytes else MARK)
-        is_word = ~blank & (mark < 0)
+        is_word = ~is_break & (mark < 0)
         word = tf.cast(tf.where(is_word)[:, 0], tf.int32)
         word_lengths = tf.gather(lengths, word)
         ids, counts = self._encode_words(

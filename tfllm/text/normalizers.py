@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.text.characters import BREAK, PointTable, in_class, unicode_tables
-from tfllm.text.words import slices
+from tfllm.text.words import repeat, slices
 
 _HANGUL, _LEADS, _VOWELS, _TAILS = 0xAC00, 0x1100, 0x1161, 0x11A7  # the arithmetic of Unicode 3.12
 _NUM_VOWELS, _NUM_TAILS, _NUM_HANGUL = 21, 28, 11172
@@ -110,32 +110,34 @@ def _decompositions(form):
 class _MapCharacters:
     """Maps every character to a string of none, one or several."""
 
+    _STRING = 1 << 22  # an entry from here on names a string; below it, it is added to the code point
+
     def __init__(self, table):
-        lengths = np.ones(0x110000, np.uint8)
-        begins = np.full(0x110000, -1, np.int32)
+        entries = np.zeros(0x110000, np.int32)
         targets = []
         for character, text in table.items():
-            lengths[ord(character)] = len(text)
-            begins[ord(character)] = len(targets)
-            targets += map(ord, text)
-        self._lengths, self._begins = PointTable(lengths, 1), PointTable(begins, -1)
-        self._targets = np.array(targets or [0], np.int32)
+            if len(text) == 1:
+                entries[ord(character)] = ord(text) - ord(character)
+            else:
+                entries[ord(character)] = self._STRING + 32 * len(targets) + len(text)
+                targets += map(ord, text)
+        self._entries, self._targets = PointTable(entries), np.array(targets or [0], np.int32)
 
     def __call__(self, points):
-        lengths = tf.cast(self._lengths(points), tf.int32)
-        begins = self._begins(points)
+        entries = self._entries(points)
+        is_string = entries >= self._STRING
 
         def one_each():
-            new = tf.gather(self._targets, tf.maximum(begins, 0))
-            return tf.where(begins < 0, points, new), tf.range(tf.size(points))
+            return points + entries, tf.range(tf.size(points))
 
         def several():
-            source = tf.repeat(tf.range(tf.size(points)), lengths)
-            same = tf.gather(begins, source) < 0
-            new = tf.gather(self._targets, tf.maximum(slices(begins, lengths), 0))
-            return tf.where(same, tf.gather(points, source), new), source
+            lengths = tf.where(is_string, tf.bitwise.bitwise_and(entries, 31), 1)
+            begins = tf.bitwise.right_shift(tf.maximum(entries - self._STRING, 0), 5)
+            source = repeat(tf.range(tf.size(points)), lengths)
+            strings = tf.gather(self._targets, tf.minimum(slices(begins, lengths), len(self._targets) - 1))
+            return tf.where(tf.gather(is_string, source), strings, tf.gather(points + entries, source)), source
 
-        return tf.cond(tf.reduce_all(lengths == 1), one_each, several)
+        return tf.cond(tf.reduce_any(is_string), several, one_each)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from tfllm.text.tokenizer_json import (
     read_shared,
     write_document,
 )
-from tfllm.text.words import INVERSE_POWERS, LONGEST, WordIndex, slices, terms
+from tfllm.text.words import WordIndex, hash_slices, repeat, running_hashes, slices
 
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What BERT's decoder does to the pieces of a text, each by itself.
@@ -173,8 +173,8 @@ class WordPieceTokenizer(Tokenizer):
     ):
         check_pattern(pattern, WORD_PATTERNS)
         _check_words("tokens", tokens, unknown_token)
-        if not 1 <= longest_word < LONGEST:
-            raise ValueError(f"longest_word must lie in [1, {LONGEST - 1}]; got {longest_word}")
+        if longest_word < 1:
+            raise ValueError(f"longest_word must be at least 1; got {longest_word}")
         if not prefix:
             raise ValueError("prefix must not be empty; got ''")
         inside = [token.startswith(prefix) for token in tokens]
@@ -281,9 +281,8 @@ class WordPieceTokenizer(Tokenizer):
     def _cut(self, symbols, lengths):
         """Cuts words of at most `longest_word` characters into pieces; returns (ids int32 [K], counts int32 [W])."""
         first = tf.cumsum(lengths, exclusive=True)
-        word_of = tf.repeat(tf.range(tf.size(lengths)), lengths)
-        place = tf.range(tf.size(symbols)) - tf.gather(first, word_of)
-        sums = tf.concat([tf.zeros([1], tf.int64), tf.cumsum(terms(symbols, place))], 0)
+        word_of = repeat(tf.range(tf.size(lengths)), lengths)
+        running = running_hashes(symbols)
 
         def take(index, word, begin, limit):
             """Finds the longest piece of at most `limit` characters from `begin` on: (ids or -1, lengths)."""
@@ -291,8 +290,7 @@ class WordPieceTokenizer(Tokenizer):
             size = tf.range(max(index.longest, 1), 0, -1)  # the longest first
             at = tf.gather(first, word) + begin
             end = at[:, None] + tf.minimum(size, rest[:, None])
-            hashes = (tf.gather(sums, end) - tf.gather(sums, at)[:, None]) * tf.gather(INVERSE_POWERS, begin)[:, None]
-            place, found = index.candidates(hashes)
+            place, found = index.candidates(hash_slices(running, at[:, None], end))
             found &= size <= rest[:, None]
             best = tf.argmax(found, 1, output_type=tf.int32)
             size = tf.where(tf.reduce_any(found, 1), tf.gather(size, best), 0)
@@ -314,22 +312,22 @@ class WordPieceTokenizer(Tokenizer):
                 # A piece of which only the hash was right is tried again, one character shorter.
                 again = ~taken & (size > 0)
                 more = again | (taken & (end < tf.gather(lengths, word))) if goes_on else again
-                limit = tf.where(taken, LONGEST, size - 1)
+                limit = tf.where(taken, self.longest_word, size - 1)
                 return tf.boolean_mask(word, more), tf.boolean_mask(limit, more), begin, out, bad
 
             return step
 
-        def repeat(step, word, *state):
+        def until_done(step, word, *state):
             vector = tf.TensorShape([None])
-            state = (word, tf.fill([tf.size(word)], LONGEST), *state)
+            state = (word, tf.fill([tf.size(word)], self.longest_word), *state)
             shapes = (vector, vector, *(value.shape for value in state[2:]))
             return tf.while_loop(lambda word, *_: tf.size(word) > 0, step, state, shape_invariants=shapes)[2:]
 
         words = tf.range(tf.size(lengths))
         state = (tf.zeros_like(words), tf.zeros_like(symbols), tf.zeros_like(words, tf.bool))
-        begin, out, bad = repeat(cut_once(self._words, goes_on=False), words, *state)
+        begin, out, bad = until_done(cut_once(self._words, goes_on=False), words, *state)
         rest = tf.cast(tf.where(~bad & (begin < lengths))[:, 0], tf.int32)
-        begin, out, bad = repeat(cut_once(self._pieces_inside, goes_on=True), rest, begin, out, bad)
+        begin, out, bad = until_done(cut_once(self._pieces_inside, goes_on=True), rest, begin, out, bad)
 
         kept = (out > 0) & ~tf.gather(bad, word_of)
         counts = tf.math.unsorted_segment_sum(tf.cast(kept, tf.int32), word_of, tf.size(lengths))
