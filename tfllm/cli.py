@@ -1,4 +1,4 @@
-"""The command line: `tfllm train`, `generate`, `evaluate`, `export` and `demo`.
+"""The command line: `tfllm train`, `generate`, `evaluate`, `export`, `demo` and `data`.
 
 Bad input ends with one sentence and exit code 2, without a traceback.
 """
@@ -13,14 +13,17 @@ from typing import Annotated
 import tensorflow as tf
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tfllm.data import corpus_names, load_text, split_text
+from tfllm.data import corpus_names, load_text, open_shards, split_text, tokenize_files
+from tfllm.embeddings import FastText, Word2Vec, plain_sentences
 from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
 from tfllm.generation import TextGenerator
 from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
 from tfllm.startup import quiet_start
+from tfllm.text import load_tokenizer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Language models in Keras on TensorFlow: train, generate, evaluate, export.",
 )
+data_app = typer.Typer(no_args_is_help=True, help="Texts into shards of ids.")
+app.add_typer(data_app, name="data")
 console = Console()
 _DEFAULTS = TrainingSettings()
 
@@ -162,6 +167,43 @@ def export(
 
 @app.command()
 @_plain_errors
+def neighbours(
+    source: Annotated[str, typer.Argument(help=f"One of {', '.join(corpus_names())}, or a text file or folder.")],
+    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="The words whose neighbours are shown.")],
+    model: Annotated[str, typer.Option(help="skip-gram, cbow or fasttext.")] = "skip-gram",
+    count: Annotated[int, typer.Option(help="Neighbours of each word.")] = 8,
+    dim: Annotated[int, typer.Option(help="Size of a vector.")] = 100,
+    window: Annotated[int, typer.Option(help="The farthest distance of two words of a pair.")] = 5,
+    min_count: Annotated[int, typer.Option(help="Words that occur less often are left out.")] = 20,
+    epochs: Annotated[int, typer.Option(help="Passes over the text.")] = 20,
+    chinese: Annotated[str, typer.Option(help="characters, or jieba for its words.")] = "characters",
+    seed: Annotated[int, typer.Option(help="Decides everything.")] = 0,
+    out: Annotated[pathlib.Path | None, typer.Option(help="Keep the vectors: .txt, .bin or .npz.")] = None,
+    force: Force = False,
+):
+    """Learn word vectors from a text and show the nearest neighbours of words."""
+    if model not in ("skip-gram", "cbow", "fasttext"):
+        raise ValueError(f"model must be skip-gram, cbow or fasttext; got {model!r}")
+    settings = {"dim": dim, "window": window, "min_count": min_count, "epochs": epochs, "seed": seed}
+    trainer = FastText(**settings) if model == "fasttext" else Word2Vec(model, **settings)
+    if count < 1:
+        raise ValueError(f"count must be at least 1; got {count}")
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
+    sentences = plain_sentences(load_text(source), chinese)
+    words = [word.lower() for word in words]
+    trainer.check_words(sentences, words)
+    vectors = trainer.train(sentences, console=console)
+    for word in words:
+        found = ", ".join(f"{name} {cosine:.2f}" for name, cosine in vectors.most_similar(word, count))
+        _say(f"{word}: {found}")
+    if out is not None:
+        vectors.save(out)
+        _say(f"vectors: {out}")
+
+
+@app.command()
+@_plain_errors
 def demo(
     out: Annotated[pathlib.Path, typer.Option(help="The folder to make.")] = pathlib.Path("tfllm-demo"),
     steps: Annotated[int, typer.Option(help="Optimization steps.")] = 1200,
@@ -186,6 +228,70 @@ def demo(
         console.rule()
         console.print(prompt, style="bold", end="", markup=False, highlight=False)
         console.print(text.decode(), markup=False, highlight=False)
+
+
+@data_app.command()
+@_plain_errors
+def tokenize(
+    files: Annotated[
+        list[pathlib.Path], typer.Argument(metavar="FILES", help="Text or JSONL files, or folders of them.")
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="The folder of shards to make, or to finish.")],
+    tokenizer: Annotated[pathlib.Path | None, typer.Option(help="The tokenizer.json to encode with.")] = None,
+    format: Annotated[str, typer.Option(help="raw, tfrecord or arrayrecord.")] = "raw",
+    shard_tokens: Annotated[int, typer.Option(help="Ids in a shard, a multiple of 256.")] = 100_000_000,
+    field: Annotated[str, typer.Option(help="The entry of a JSON object that holds its text.")] = "text",
+    force: Force = False,
+):
+    """Encode text files of any size into shards of ids; a run that was interrupted goes on where it was."""
+    if tokenizer is None:
+        raise ValueError(
+            "--tokenizer must name a tokenizer.json, such as the one of a run folder or of Tokenizer.save; got none"
+        )
+    loaded = load_tokenizer(tokenizer)
+    began = time.perf_counter()
+    with Progress(
+        TextColumn("tokenizing"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %  {task.fields[speed]} "),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task, start = bar.add_task("", total=None, speed="reading files"), {}
+
+        def show(state):
+            if not start:  # the first call says where this run begins
+                start.update(state, seconds=time.perf_counter())
+            seconds = max(time.perf_counter() - start["seconds"], 1e-9)
+            megabytes, tokens = (state["bytes"] - start["bytes"]) / 1e6, state["tokens"] - start["tokens"]
+            bar.update(
+                task,
+                total=state["total_bytes"],
+                completed=state["bytes"],
+                speed=f"{megabytes / seconds:.1f} MB/s  {tokens / seconds:,.0f} tokens/s",
+            )
+
+        shards = tokenize_files(
+            files, loaded, out, format=format, shard_tokens=shard_tokens, field=field, force=force, progress=show
+        )
+    _say(f"{_describe_shards(shards)}, {time.perf_counter() - began:.1f} s")
+
+
+@data_app.command()
+@_plain_errors
+def verify(folder: Annotated[pathlib.Path, typer.Argument(metavar="DIR", help="A folder of shards.")]):
+    """Read every shard and compare its SHA-256 with the manifest."""
+    _say(f"{_describe_shards(open_shards(folder, verify=True))}: unchanged")
+
+
+def _describe_shards(shards):
+    manifest = shards.manifest
+    return (
+        f"{shards.folder}: {shards.num_tokens:,} tokens of {manifest['documents']:,} documents in "
+        f"{len(manifest['shards']):,} {manifest['format']} shards"
+    )
 
 
 def main():

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -100,10 +101,127 @@ def test_every_pass_is_another_one_and_the_seed_decides_it():
     assert not np.array_equal(first[0], other[0])
 
 
-def test_repeat_shuffles_anew():
+def first_ids(batches):
+    """Reads the first id of every row; the ids count up, so this says which rows a batch holds."""
+    return [inputs.numpy()[:, 0].tolist() for inputs, _, _ in batches]
+
+
+def test_repeat_and_new_iterators_go_through_the_same_epochs():
     batches = lm_dataset(np.arange(200), None, 7, 5)
-    twice = [inputs.numpy()[0, 0] for inputs, _, _ in batches.repeat(2)]
+    twice = first_ids(batches.repeat(2))
     assert twice[: len(batches)] != twice[len(batches) :]
+    again = lm_dataset(np.arange(200), None, 7, 5)
+    assert first_ids(again) + first_ids(again) == twice
+    assert first_ids(lm_dataset(np.arange(200), None, 7, 5, epochs=2)) == twice
+    assert first_ids(lm_dataset(np.arange(200), None, 7, 5, epochs=None).take(len(twice))) == twice
+
+
+def test_neither_the_global_seed_nor_other_data_sets_change_the_batches():
+    tf.random.set_seed(1)
+    expected = first_ids(lm_dataset(np.arange(200), None, 7, 5, seed=3).repeat(3))
+    tf.random.set_seed(2)
+    batches, other = (lm_dataset(np.arange(200), None, 7, 5, seed=3) for _ in range(2))
+    first_ids(other)
+    assert first_ids(batches.repeat(3)) == expected
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_step_of_the_stream_can_be_begun_at(shuffle):
+    def make(**settings):
+        return lm_dataset(np.arange(100), None, 3, 5, shuffle=shuffle, **settings)
+
+    stream, epoch = first_ids(make().repeat(5)), len(make())
+    assert epoch > 5
+    for start in (1, epoch, 2 * epoch - 1):
+        batches = make(start_step=start)
+        assert first_ids(batches) == stream[start : start + epoch]
+        assert len(batches) == epoch
+        if shuffle:  # the next pass goes on
+            assert first_ids(batches) == stream[start + epoch : start + 2 * epoch]
+        assert first_ids(make(start_step=start, epochs=2)) == stream[start : start + 2 * epoch]
+        assert first_ids(make(start_step=start, epochs=None).take(2 * epoch)) == stream[start : start + 2 * epoch]
+
+
+def test_a_million_steps_ahead_is_the_batch_that_its_epoch_has_there():
+    ids = np.arange(20_000)
+    epoch = len(lm_dataset(ids, None, 16, 8))
+    ahead = lm_dataset(ids, None, 16, 8, start_step=1_000_000).take(3)
+    index = 1_000_000 % epoch
+    whole = lm_dataset(ids, None, 16, 8, start_step=1_000_000 - index)
+    assert first_ids(ahead) == first_ids(whole)[index : index + 3]
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"start_step": 5}])
+def test_the_workers_batches_joined_are_those_of_one(settings):
+    ids = np.arange(300)
+    parts = [lm_dataset(ids, None, 7, 6, num_workers=3, worker=worker, **settings).repeat(2) for worker in range(3)]
+    for whole, *shares in zip(lm_dataset(ids, None, 7, 6, **settings).repeat(2), *parts, strict=True):
+        for tensor, pieces in zip(whole, zip(*shares, strict=True), strict=True):
+            assert pieces[0].shape == (2, 7)
+            np.testing.assert_array_equal(np.concatenate(pieces), tensor)
+
+
+def test_every_epoch_of_fit_is_another_one():
+    seen = []
+
+    class Recorder(keras.Model):
+        def train_step(self, batch):
+            tf.py_function(lambda ids: seen.append(ids.numpy().tolist()), [batch[0][:, 0]], [])
+            return {"loss": tf.constant(0.0)}
+
+    def epochs_of(batches, **settings):
+        seen.clear()
+        model = Recorder()
+        model.compile(run_eagerly=True)
+        model.fit(batches, epochs=3, shuffle=False, verbose=0, **settings)
+        count = len(seen) // 3
+        return [seen[i * count : (i + 1) * count] for i in range(3)]
+
+    stream = first_ids(lm_dataset(np.arange(200), None, 7, 5).repeat(4))
+    for batches, settings in (
+        (lm_dataset(np.arange(200), None, 7, 5), {}),
+        (lm_dataset(np.arange(200), None, 7, 5).repeat(), {"steps_per_epoch": 5}),
+        (lm_dataset(np.arange(200), None, 7, 5, epochs=None), {"steps_per_epoch": 5}),
+    ):
+        first, second, third = epochs_of(batches, **settings)
+        assert len(first) == 5
+        assert stream[:15] == first + second + third or stream[5:20] == first + second + third  # a look ahead is a pass
+        assert first != second != third
+
+
+def test_an_iterator_of_the_endless_form_is_saved_and_restored_exactly(tmp_path):
+    iterator = iter(lm_dataset(np.arange(200), None, 7, 5, epochs=None))
+    for _ in range(7):
+        next(iterator)
+    checkpoint = tf.train.Checkpoint(iterator=iterator)
+    path = checkpoint.save(str(tmp_path / "iterator"))
+    expected = first_ids(next(iterator) for _ in range(9))
+    checkpoint.restore(path)
+    assert first_ids(next(iterator) for _ in range(9)) == expected
+
+
+def test_files_are_encoded_and_mapped(tmp_path):
+    tokenizer = tfllm.BPETokenizer.train("to be or not to be", vocab_size=260)
+    (tmp_path / "a.txt").write_text("to be or not " * 300)
+    (tmp_path / "b.jsonl").write_text('{"text": "to be"}\n' * 100)
+    files = [tmp_path / "a.txt", tmp_path / "b.jsonl"]
+    ids = tfllm.data.tokenize_files(files, tokenizer, tmp_path / "shards").read(0, 500)
+    for source in (tmp_path / "a.txt", files, tmp_path / "shards"):
+        batches = lm_dataset(source, tokenizer, 16, 4, shuffle=False)
+        inputs = np.concatenate([inputs.numpy().ravel() for inputs, _, _ in batches])
+        np.testing.assert_array_equal(inputs[:500], ids)
+    kept = lm_dataset(files, tokenizer, 16, 4, cache=tmp_path / "cache")
+    assert first_ids(kept) == first_ids(lm_dataset(tmp_path / "cache", None, 16, 4))
+    with pytest.raises(ValueError, match="tokenizer must be given when source is a file; got None"):
+        lm_dataset(files)
+    with pytest.raises(FileNotFoundError, match=r"files or folders; got '.*c.txt'"):
+        lm_dataset(tmp_path / "c.txt", tokenizer)
+
+
+def test_a_data_set_can_be_made_in_the_scope_of_a_strategy():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        batches = lm_dataset(np.arange(200), None, 7, 5)
+    assert first_ids(batches.repeat(2)) == first_ids(lm_dataset(np.arange(200), None, 7, 5, epochs=2))
 
 
 def test_text_goes_through_the_tokenizer():
@@ -131,6 +249,21 @@ def test_text_goes_through_the_tokenizer():
 def test_bad_batches_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         lm_dataset(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"start_step": -1}, "start_step must be at least 0; got -1"),
+        ({"num_workers": 0}, "num_workers must be at least 1; got 0"),
+        ({"num_workers": 3}, "batch_size must be a multiple of num_workers=3; got 4"),
+        ({"num_workers": 2, "worker": 2}, r"worker must lie in \[0, num_workers=2\); got 2"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        lm_dataset([1, 2, 3], None, 1, 4, **settings)
 
 
 def test_split_text():

@@ -40,8 +40,8 @@ def tokenize_files(
         shard_tokens: int, ids in every shard but the last, a multiple of 256.
         field: str, the entry of a JSON object that holds its text.
         force: bool, whether shards of other files, another tokenizer or other settings may be replaced.
-        progress: None, or a function that is called now and then with dict of `"bytes"` read so far, `"total_bytes"` and
-            `"tokens"`.
+        progress: None, or a function that is called before the first and after every piece with a dict of `"bytes"` done,
+            `"total_bytes"` and `"tokens"` done.
 
     Returns:
         `Shards`, as `open_shards` gives them.
@@ -91,7 +91,7 @@ def _begin(out, plan, force):
     different = [key for key in plan if state and state["plan"].get(key) != plan[key]]
     if different and not force:
         raise FileExistsError(
-            f"out must be free unless force is given; got {str(out)!r}, which holds shards of "
+            f"out must be free unless force is given; got {str(out)!r}, which holds shards made with "
             f"{_DIFFERENCES.get(different[0], f'another {different[0]}')}"
         )
     if different:
@@ -124,7 +124,7 @@ def _read_ours(path):
     return document if path.name == _PROGRESS else {"plan": document}
 
 
-_DIFFERENCES = {"tokenizer_sha256": "another tokenizer", "files": "other files, or of files that have changed"}
+_DIFFERENCES = {"tokenizer_sha256": "another tokenizer", "files": "other files, or with files that have changed"}
 _DIFFERENCES |= {"vocab_size": "another tokenizer", "end_id": "another tokenizer", "dtype": "another tokenizer"}
 
 
@@ -138,10 +138,13 @@ def _write_shards(files, tokenizer, out, plan, shards, position, progress):
         shards.append(writer.finish())
         _note_progress(out, plan, shards, position)
 
+    def show(file, byte):
+        progress({"bytes": sum(sizes[:file]) + byte, "total_bytes": sum(sizes), "tokens": tokens})
+
+    show(position["file"], position["byte"])
     pieces = read_pieces(files, plan["field"], position["file"], position["byte"])
     for piece, ids in _encode_all(pieces, tokenizer, plan["dtype"]):
-        used = skip
-        skip = 0
+        used, skip = skip, 0
         while used < len(ids):
             if writer is None:
                 path = out / f"shard-{len(shards):05d}{FORMATS[plan['format']]}"
@@ -154,7 +157,7 @@ def _write_shards(files, tokenizer, out, plan, shards, position, progress):
                 finish({"file": piece.file, "byte": piece.start, "skip": used, "documents": documents})
                 writer = None
         documents += piece.ends_document
-        progress({"bytes": sum(sizes[: piece.file]) + piece.end, "total_bytes": sum(sizes), "tokens": tokens})
+        show(piece.file, piece.end)
     if writer is not None:
         finish({"file": len(files), "byte": 0, "skip": 0, "documents": documents})
     return documents
