@@ -424,7 +424,7 @@ def mask_pii(text, *, kinds=PII_KINDS):
     for kind in PII_KINDS:  # in this order: a link may hold an address, and an id number may look like a card
         if kind == "url" and kind in kinds:
             text = mask_urls(text)
-        elif kind in kinds:
+        elif kind in kinds and _HINTS[kind].search(text):
             for pattern, is_true in _PII[kind]:
                 text = pattern.sub(lambda match, k=kind, t=is_true: f"<{k}>" if t(match[0]) else match[0], text)
     return text
@@ -478,6 +478,13 @@ _ISSUER = re.compile(
     "4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"
     "|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11}|35[0-9]{14}|(?:50|5[6-9]|6[0-9])[0-9]{14,17}"
 )
+# What a text must hold to be read in full; most texts do not.
+_LONG_NUMBER = re.compile(r"[0-9](?:[ ().-]{0,3}[0-9]){6}")
+_HINTS = {
+    "email": re.compile("@"),
+    "ip": re.compile(r"[0-9]\.|[0-9A-Fa-f]:[0-9A-Fa-f:]|::"),
+    **dict.fromkeys(("id", "card", "phone"), _LONG_NUMBER),
+}
 # Patterns begin where no letter or digit stands before, so a run is read once: without it, a long run costs its square.
 # Letters mean ASCII here, because Chinese text leaves no blank around numbers.
 _ALONE, _ENDS = r"(?<![0-9A-Za-z])(?<![0-9]\.)", r"(?![0-9A-Za-z])(?!\.[0-9])"
