@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from tfllm.data import corpus_names, load_text, open_shards, split_text, tokenize_files
 from tfllm.embeddings import FastText, Word2Vec, plain_sentences
+from tfllm.embeddings.formats import choose_format
+from tfllm.embeddings.vocabulary import check_word, read_corpus
 from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
@@ -188,11 +190,18 @@ def neighbours(
     trainer = FastText(**settings) if model == "fasttext" else Word2Vec(model, **settings)
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
-    if out is not None and out.exists() and not force:
-        raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
+    if out is not None:
+        choose_format(out)
+        if out.is_dir() or not out.parent.is_dir():
+            raise ValueError(f"out must be the path of a file in a folder that exists; got {str(out)!r}")
+        if out.exists() and not force:
+            raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
     sentences = plain_sentences(load_text(source), chinese)
     words = [word.lower() for word in words]
-    trainer.check_words(sentences, words)
+    if model != "fasttext":  # which has vectors of unknown words
+        known = dict.fromkeys(read_corpus(sentences, min_count).words)
+        for word in words:  # before the training, not after it
+            check_word(word, known)
     vectors = trainer.train(sentences, console=console)
     for word in words:
         found = ", ".join(f"{name} {cosine:.2f}" for name, cosine in vectors.most_similar(word, count))

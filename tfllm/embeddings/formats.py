@@ -20,7 +20,7 @@ _LONGEST = 100_000  # bytes of a word; a reader that finds no blank before has n
 
 def write(path, format, words, vectors, subwords=None, ngrams=None):
     """Writes words and vectors; arguments as in `WordVectors.save`, `subwords` a dict or None."""
-    format = _choose(path, format)
+    format = choose_format(path, format)
     if format == "npz":
         config = json.dumps(
             {"format": "tfllm word vectors 1", "words": words, "subwords": subwords}, ensure_ascii=False
@@ -46,7 +46,7 @@ def read(path, format=None):
     Returns:
         (list of str, float32 [V, D], dict or None, float32 [buckets, D] or None).
     """
-    format, path = _choose(path, format), pathlib.Path(path)
+    format, path = choose_format(path, format), pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file of word vectors; got {str(path)!r}, which is none")
     try:
@@ -60,7 +60,8 @@ def read(path, format=None):
         raise ValueError(f"path must be a sound file in {format} format; got {str(path)!r}: {reason}") from error
 
 
-def _choose(path, format):
+def choose_format(path, format=None):
+    """Returns str, the format that is asked for or that the suffix says; arguments and errors as in `WordVectors.save`."""
     if format is None:
         format = _BY_SUFFIX.get(pathlib.Path(path).suffix)
         if format is None:

@@ -1,6 +1,7 @@
 """Sentences into a vocabulary with counts, and into one array of ids that knows where each sentence ends."""
 
 import dataclasses
+import difflib
 
 import numpy as np
 
@@ -81,3 +82,42 @@ def read_corpus(sentences, min_count, segment=split_words):
         sentences=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[ids >= 0],
         length=len(found),
     )
+
+
+def plain_sentences(text, chinese="characters"):
+    """Cuts a text into sentences of plain words: a line each, in lower case, without punctuation.
+
+    Args:
+        text: str.
+        chinese: as in `text.cleaning.split_words`.
+
+    Returns:
+        list of lists of str, the empty ones left out.
+
+    Example:
+        >>> plain_sentences("Well, it's 3!\\n\\n床前，")
+        [['well', "it's", '3'], ['床', '前']]
+    """
+    lines = (split_words(line.lower(), chinese=chinese) for line in text.splitlines())
+    return [words for line in lines if (words := [word for word in line if word[0].isalnum()])]
+
+
+def check_word(word, words):
+    """Refuses a word that is none of `words`, and says which are close.
+
+    Raises:
+        ValueError: when it is none of them.
+
+    Example:
+        >>> check_word("qeen", ["king", "queen"])
+        Traceback (most recent call last):
+        ValueError: word must be one of the 2 of the vocabulary; got 'qeen' (close: 'queen')
+    """
+    if word in words:
+        return
+    name = str(word)
+    close = [name.lower()] if name.lower() in words else []
+    if not close and len(name) < 100:  # the search takes quadratic time
+        close = difflib.get_close_matches(name, words, n=3)
+    hint = f" (close: {', '.join(map(repr, close))})" if close else ""
+    raise ValueError(f"word must be one of the {len(words):,} of the vocabulary; got {name[:100]!r}{hint}")

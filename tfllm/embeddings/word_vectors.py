@@ -1,13 +1,13 @@
 """Vectors of words as a noun: neighbours, analogies, similarity, files, and a Keras layer that starts from them."""
 
 import dataclasses
-import difflib
 
 import keras
 import numpy as np
 
 from tfllm.embeddings import formats
 from tfllm.embeddings.subwords import Subwords
+from tfllm.embeddings.vocabulary import check_word
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,16 +79,8 @@ class WordVectors:
             return self.vectors[number]
         buckets = self.subwords.buckets_of(word) if self.subwords and isinstance(word, str) and word else []
         if not len(buckets):
-            raise ValueError(
-                f"word must be one of the {len(self.words):,} of the vocabulary; got {self._unknown(word)}"
-            )
+            check_word(word, self._numbers)
         return self.ngrams[buckets].mean(axis=0)
-
-    def _unknown(self, word):
-        close = difflib.get_close_matches(str(word), self.words, n=3) if len(str(word)) < 100 else []
-        if str(word).lower() in self:
-            close = [str(word).lower()]
-        return f"{word!r}" + (f" (close: {', '.join(map(repr, close))})" if close else "")
 
     def similarity(self, first, second):
         """Returns float in [-1, 1], the cosine of two words; 0 where a vector is zero.
