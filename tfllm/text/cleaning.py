@@ -543,6 +543,7 @@ _PII = {
 
 # Chinese characters: the blocks of Unicode's CJK ideographs, with the signs 々 and 〇.
 _HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_IS_HAN = re.compile(f"[{_HAN}]")
 
 
 def split_words(text, *, chinese="characters"):
@@ -570,7 +571,13 @@ def split_words(text, *, chinese="characters"):
     if chinese not in ("characters", "jieba"):
         raise ValueError(f"chinese must be 'characters' or 'jieba'; got {chinese!r}")
     cut = list if chinese == "characters" else _jieba().lcut
-    return [piece for word in _word_pattern().findall(text) for piece in (cut(word) if _is_han(word) else [word])]
+    words = []
+    for word in _word_pattern().findall(text):
+        if word[0] >= "\u3005" and _IS_HAN.match(word):  # the first Chinese character; most words need no pattern
+            words += cut(word)
+        else:
+            words.append(word)
+    return words
 
 
 def segment(text, *, chinese="characters"):
@@ -588,10 +595,6 @@ def segment(text, *, chinese="characters"):
         '我 爱 GPT 。\\nWell , 3.5'
     """
     return "\n".join(" ".join(split_words(line, chinese=chinese)) for line in text.split("\n"))
-
-
-def _is_han(word):
-    return bool(re.match(f"[{_HAN}]", word))
 
 
 @functools.cache
