@@ -184,19 +184,31 @@ def _optimize(model, corpus, settings, quiet, console):
         task = progress.add_task("training", total=settings.epochs, loss="-", speed="-")
         began = None
         for epoch in range(settings.epochs):
-            ids, sentences = thin(epoch)
-            step, steps = 0, 1
-            while step < steps:
-                count = min(_STEPS_A_CALL, steps - step) if steps > 1 else 1
-                nats, pairs, steps = run(ids, sentences, epoch, step, count)
-                step, steps = step + count, int(steps)
-                done = epoch + step / steps
+            for share, nats, pairs in run_epoch(run, thin, epoch):
+                done = epoch + share
                 if began is None:
                     began, skipped = time.perf_counter(), done  # the first call waited for the graph
                 else:
                     speed = (done - skipped) * corpus.length / (time.perf_counter() - began)
-                    loss = float(nats) / max(float(pairs), 1)
-                    progress.update(task, completed=done, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+                    progress.update(task, completed=done, loss=f"{nats / max(pairs, 1):.3f}", speed=f"{speed:,.0f}")
+
+
+def run_epoch(run, thin, epoch):
+    """Goes through an epoch in a few calls a second.
+
+    Args:
+        run, thin: what `make_run` and `negative_sampling.make_thinning` gave.
+        epoch: int.
+
+    Yields:
+        After each call, (float in (0, 1], the share of the epoch that is done; float nats and float pairs of the call).
+    """
+    ids, sentences = thin(epoch)
+    done, steps = 0, 1
+    while done < steps:
+        nats, pairs, steps = run(ids, sentences, epoch, done, _STEPS_A_CALL)
+        done, steps = done + _STEPS_A_CALL, int(steps)
+        yield min(done / steps, 1.0), float(nats), float(pairs)
 
 
 def make_run(model, corpus, settings):
