@@ -12,6 +12,7 @@ from tfllm.data.packing import Packing, pack_documents, packed_dataset
 from tfllm.data.pipeline import lm_dataset, split_text
 from tfllm.data.shards import Shards, open_shards
 from tfllm.data.tokenizing import tokenize_files
+from tfllm.data.vocabularies import load_vocabulary
 
 __all__ = [
     "Buckets",
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "load_lexicon",
     "load_text",
+    "load_vocabulary",
     "make_buckets",
     "mix_datasets",
     "open_shards",

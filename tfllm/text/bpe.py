@@ -80,7 +80,7 @@ class BPETokenizer(Tokenizer):
             normalizer=normalizer,
             post_processor=post_processor,
         )
-        self.merges = tuple((left, right) for left, right in merges)
+        self._plain.merges = tuple((left, right) for left, right in merges)
         self.ignore_merges = ignore_merges
         self._id_of_byte = tf.constant([id_of[character] for character in _BYTE_CHARACTERS])
         # Pairs are looked up in a sorted vector: no hash table, so nothing to initialise or track in an export.
@@ -90,10 +90,14 @@ class BPETokenizer(Tokenizer):
         self._merged_ids = tf.constant([id_of[a + b] for a, b in self.merges] or [-1], tf.int32)
         self._whole_words = self._index_whole_words(set(special_tokens) | set(added_tokens))
 
+    @property
+    def merges(self):
+        return self._plain.merges
+
     def _index_whole_words(self, apart):
         """Indexes the tokens that a word of their bytes becomes whole, so that most words need no merging."""
         usable = {}
-        for index, token in enumerate(self._vocabulary):
+        for index, token in enumerate(self._plain.tokens):
             if token not in apart and all(character in _BYTE_OF for character in token):
                 usable[index] = [_BYTE_OF[character] for character in token]
         if not self.ignore_merges:

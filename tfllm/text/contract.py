@@ -6,7 +6,8 @@ JSON, so both sides can read them. This file holds what all kinds share: text to
 """
 
 import codecs
-import json
+import copy
+import types
 
 import numpy as np
 import tensorflow as tf
@@ -62,49 +63,59 @@ class Tokenizer(tf.Module):
         check_special_tokens(special_tokens)
         self.pattern = pattern
         self._split, self._drops_blanks = splitter_named(pattern), pattern in WORD_PATTERNS
-        self._vocabulary = tuple(tokens)
-        self.special_tokens = tuple(special_tokens)
-        self.added_tokens = tuple(added_tokens)
-        self.vocab_size = len(self._vocabulary)
-        self._ids = {token: index for index, token in enumerate(self._vocabulary)}
-        self.end_id = next((self._ids[token] for token in _END_TOKENS if token in self._ids), -1)
-        # As text, because a module wraps the dicts and lists that it holds.
-        self._normalizer_json, self._post_processor_json = json.dumps(normalizer), json.dumps(post_processor)
+        # Held apart, because a module wraps every list, tuple and dict of its own, one object an element.
+        self._plain = types.SimpleNamespace(
+            tokens=tuple(tokens), special=tuple(special_tokens), added=tuple(added_tokens)
+        )
+        self._plain.normalizer, self._plain.post_processor = normalizer, post_processor
+        self.vocab_size = len(self._plain.tokens)
+        self._plain.ids = ids = {token: index for index, token in enumerate(self._plain.tokens)}
+        self.end_id = next((ids[token] for token in _END_TOKENS if token in ids), -1)
         self._normalizer = Normalizer(normalizer)
-        self._around = [self._ids_of_template(part) for part in template_of(post_processor)]
+        self._plain.around = [[self.id_of(token) for token in part] for part in template_of(post_processor)]
 
         whole = self.special_tokens + self.added_tokens
-        missing = [token for token in whole if not token or token not in self._ids]
+        missing = [token for token in whole if not token or token not in ids]
         if missing:
             raise ValueError(f"tokens must hold every special and added token; got none for {missing[0]!r}")
         self._whole_tokens = AddedTokens(whole)
-        self._ids_of_marks = tf.constant([self._ids[token] for token in whole] or [0], tf.int32)
-        self._rust_tokenizer = None  # made when it is first asked for
+        self._ids_of_marks = tf.constant([ids[token] for token in whole] or [0], tf.int32)
+        self._plain.rust = None  # made when it is first asked for
 
         special = set(self.special_tokens)
-        silent_ids = {self._ids[token] for token in whole}
+        silent_ids = {ids[token] for token in whole}
         self._symbol_counts = tf.constant(
             [
                 1 if index in silent_ids else max(len(text if self._on_bytes else text.decode()), 1)
                 for index, text in enumerate(token_bytes)
             ]
         )
-        self._is_special = tf.constant([token in special for token in self._vocabulary])
-        silent = [b"" if token in special else text for token, text in zip(self._vocabulary, token_bytes, strict=True)]
+        self._is_special = tf.constant([token in special for token in self._plain.tokens])
+        silent = [
+            b"" if token in special else text for token, text in zip(self._plain.tokens, token_bytes, strict=True)
+        ]
         self._bytes_of = tf.constant(silent)
         self._first_bytes_of = None if first_bytes is None else tf.constant(list(first_bytes))
 
     @property
     def tokens(self):
-        return list(self._vocabulary)
+        return list(self._plain.tokens)
+
+    @property
+    def special_tokens(self):
+        return self._plain.special
+
+    @property
+    def added_tokens(self):
+        return self._plain.added
 
     @property
     def normalizer(self):
-        return json.loads(self._normalizer_json)
+        return copy.deepcopy(self._plain.normalizer)
 
     @property
     def post_processor(self):
-        return json.loads(self._post_processor_json)
+        return copy.deepcopy(self._plain.post_processor)
 
     def id_of(self, token):
         """Returns int, the id of a token of the vocabulary.
@@ -112,9 +123,9 @@ class Tokenizer(tf.Module):
         Raises:
             ValueError: when the vocabulary has no such token.
         """
-        if token not in self._ids:
+        if token not in self._plain.ids:
             raise ValueError(f"token must be one of the vocabulary's {self.vocab_size}; got {token!r}")
-        return self._ids[token]
+        return self._plain.ids[token]
 
     def encode(self, texts, *, allow_special=False, add_special_tokens=False):
         """Turns strings into ids; bytes that are not UTF-8 count as U+FFFD.
@@ -168,8 +179,8 @@ class Tokenizer(tf.Module):
         flat = tf.reshape(texts, [-1])
         results = self._encode_rows(flat, allow_special, offsets)
         if add_special_tokens:
-            ends = [[0] * len(part) for part in self._around]
-            results = [_surround(results[0], *self._around), *(_surround(rows, *ends) for rows in results[1:])]
+            ends = [[0] * len(part) for part in self._plain.around]
+            results = [_surround(results[0], *self._plain.around), *(_surround(rows, *ends) for rows in results[1:])]
         if texts.shape.rank == 0:
             return [rows.flat_values for rows in results]
         for axis in range(texts.shape.rank - 1, 0, -1):
@@ -180,6 +191,24 @@ class Tokenizer(tf.Module):
 
     def _encode_rows(self, texts, allow_special, offsets):
         """Turns string [R] into a list of ragged int32 [R, (T)]: ids, and with `offsets` starts and ends."""
+        whole = (allow_special and self.special_tokens) or self.added_tokens
+        if self._drops_blanks and not offsets and not whole:
+            return [self._encode_by_chunks(texts)]
+        return self._encode_whole_rows(texts, allow_special, offsets)
+
+    def _encode_by_chunks(self, texts):
+        """Encodes what stands between blanks once for every different chunk; blanks always part words here."""
+        chunks = tf.strings.split(texts, " ")
+        kinds = tf.unique(chunks.values)
+        (rows,) = self._encode_whole_rows(kinds.y, allow_special=False, offsets=False)
+        splits = tf.cast(rows.row_splits, tf.int32)
+        first, end = tf.gather(splits, kinds.idx), tf.gather(splits, kinds.idx + 1)
+        ids = tf.gather(rows.values, slices(first, end - first))
+        before = tf.concat([[0], tf.cumsum(end - first)], 0)
+        row_splits = tf.cast(tf.gather(before, chunks.row_splits), tf.int64)
+        return tf.RaggedTensor.from_row_splits(ids, row_splits, validate=False)
+
+    def _encode_whole_rows(self, texts, allow_special, offsets):
         points, symbols, at = read_characters(texts)
         original, origin, covered = points, None, None
         whole = np.array([allow_special] * len(self.special_tokens) + [True] * len(self.added_tokens), bool)
@@ -269,12 +298,6 @@ class Tokenizer(tf.Module):
         mark_ids = tf.gather(self._ids_of_marks, tf.gather(mark, marked))
         return put_together([(word, ids, counts), (marked, mark_ids, tf.ones_like(marked))], tf.size(first))
 
-    def _ids_of_template(self, part):
-        missing = [token for token in part if token not in self._ids]
-        if missing:
-            raise ValueError(f"post_processor must name tokens of the vocabulary; got {missing[0]!r}")
-        return [self._ids[token] for token in part]
-
     def encode_bulk(self, texts):
         """Encodes many strings with the Rust `tokenizers` library, which gives the ids of `encode` on all processors.
 
@@ -295,10 +318,10 @@ class Tokenizer(tf.Module):
         # Imported where used: reading and running a tokenizer does not need the library.
         import tokenizers
 
-        if self._rust_tokenizer is None:
-            self._rust_tokenizer = tokenizers.Tokenizer.from_str(self.to_json())
-            self._rust_tokenizer.encode_special_tokens = True  # a text never makes them by accident
-        return self._rust_tokenizer
+        if self._plain.rust is None:
+            self._plain.rust = tokenizers.Tokenizer.from_str(self.to_json())
+            self._plain.rust.encode_special_tokens = True  # a text never makes them by accident
+        return self._plain.rust
 
     def decode(self, ids):
         """Turns ids into strings; special tokens vanish and bytes that are not UTF-8 become U+FFFD.

@@ -55,7 +55,10 @@ def _steps_of(document):
     for part in _parts_of(json.loads(document)):
         if isinstance(part, dict) and steps and isinstance(steps[-1], dict):
             before = steps.pop()
-            joined = {c: "".join(part.get(k, k) for k in text) for c, text in before.items()}
+            joined = {
+                c: text if part.keys().isdisjoint(text) else "".join(part.get(k, k) for k in text)
+                for c, text in before.items()
+            }
             part = joined | {c: text for c, text in part.items() if c not in before}
         steps.append(part)
     return tuple(_MapCharacters(part) if isinstance(part, dict) else part for part in steps)

@@ -4,6 +4,7 @@ Source: Schuster and Nakajima 2012 (WordPiece); Devlin et al. 2019, arXiv:1810.0
 """
 
 import json
+import pathlib
 
 import tensorflow as tf
 
@@ -21,6 +22,9 @@ BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What BERT's decoder does to the pieces of a text, each by itself.
 _CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
 _CLEANED += ((" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
+
+
+_INSIDE = 0x5851F42D4C957F2D  # tells the hashes of pieces inside a word from those at its beginning
 
 
 def _characters(text):
@@ -77,8 +81,8 @@ class WordTokenizer(Tokenizer):
             normalizer=normalizer,
             post_processor=post_processor,
         )
-        self.unknown_token, self.unknown_id = unknown_token, self._ids[unknown_token]
-        self._words = _index_of(self._vocabulary, self.special_tokens + self.added_tokens)
+        self.unknown_token, self.unknown_id = unknown_token, self.id_of(unknown_token)
+        self._words = _index_of(self._plain.tokens, self.special_tokens + self.added_tokens)
 
     @classmethod
     def train(cls, texts, *, vocab_size, special_tokens=(UNKNOWN_TOKEN,), pattern="words", lowercase=False):
@@ -192,12 +196,14 @@ class WordPieceTokenizer(Tokenizer):
             normalizer=normalizer,
             post_processor=post_processor,
         )
-        self.unknown_token, self.unknown_id = unknown_token, self._ids[unknown_token]
+        self.unknown_token, self.unknown_id = unknown_token, self.id_of(unknown_token)
         self.prefix, self.longest_word, self.cleanup = prefix, longest_word, cleanup
         apart = self.special_tokens + self.added_tokens
-        self._words = _index_of(self._vocabulary, apart)
+        self._words = _index_of(self._plain.tokens, apart)
         pieces = [token[len(prefix) :] if more else "" for token, more in zip(tokens, inside, strict=True)]
-        self._pieces_inside = _index_of(pieces, ("",))
+        every = list(range(len(tokens)))
+        salts = [0] * len(tokens) + [_INSIDE] * len(tokens)
+        self._cuts = _index_of([*tokens, *pieces], apart, every + every, salts)
         self._symbol_counts = tf.constant(
             [
                 1 if token in set(apart) else max(len(piece or token), 1)
@@ -238,8 +244,7 @@ class WordPieceTokenizer(Tokenizer):
         learned["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
         ids = {token["content"]: token["id"] for token in learned["added_tokens"]}
         if "[CLS]" in ids and "[SEP]" in ids:
-            pair = {name: [f"[{name.upper()}]", ids[f"[{name.upper()}]"]] for name in ("sep", "cls")}
-            learned["post_processor"] = {"type": "BertProcessing"} | pair
+            learned["post_processor"] = _cls_and_sep(ids.get)
         return cls.from_json(learned)
 
     @classmethod
@@ -257,15 +262,26 @@ class WordPieceTokenizer(Tokenizer):
             ValueError: when the file lacks one of BERT's special tokens, or is not UTF-8.
         """
         try:
-            with open(path, encoding="utf-8") as file:
-                tokens = file.read().splitlines()
+            tokens = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"path must name a UTF-8 file; got {str(path)!r}, which is not one") from error
         missing = [token for token in BERT_TOKENS if token not in tokens]
         if missing:
             raise ValueError(f"path must name a vocabulary with {missing[0]}; got {str(path)!r}, which has none")
-        ids = {name: [f"[{name.upper()}]", tokens.index(f"[{name.upper()}]")] for name in ("sep", "cls")}
-        return cls(tokens, normalizer=bert_normalizer(lowercase), post_processor={"type": "BertProcessing"} | ids)
+        return cls.from_tokens(tokens, lowercase=lowercase)
+
+    @classmethod
+    def from_tokens(cls, tokens, *, lowercase=True):
+        """Makes a tokenizer that normalises and cuts as BERT's do, and adds `[CLS]` and `[SEP]` where asked.
+
+        Args:
+            tokens: list of str, the vocabulary in the order of its ids, with BERT's five special tokens.
+            lowercase: bool, True for the "uncased" models.
+
+        Returns:
+            A `WordPieceTokenizer`.
+        """
+        return cls(tokens, normalizer=bert_normalizer(lowercase), post_processor=_cls_and_sep(tokens.index))
 
     def _encode_words(self, symbols, first, lengths):
         whole = self._words.find(symbols, first, lengths)
@@ -284,50 +300,42 @@ class WordPieceTokenizer(Tokenizer):
         word_of = repeat(tf.range(tf.size(lengths)), lengths)
         running = running_hashes(symbols)
 
-        def take(index, word, begin, limit):
-            """Finds the longest piece of at most `limit` characters from `begin` on: (ids or -1, lengths)."""
-            rest = tf.minimum(tf.gather(lengths, word) - begin, limit)
-            size = tf.range(max(index.longest, 1), 0, -1)  # the longest first
+        def cut_once(word, begin, limit, out, bad):
+            """Takes the longest piece of at most `limit` characters from `begin` on, of every word that has a rest."""
             at = tf.gather(first, word) + begin
-            end = at[:, None] + tf.minimum(size, rest[:, None])
-            place, found = index.candidates(hash_slices(running, at[:, None], end))
+            rest = tf.minimum(tf.gather(lengths, word) - begin, limit)
+            size = tf.range(max(self._cuts.longest, 1), 0, -1)  # the longest first
+            salt = tf.where(begin > 0, _INSIDE, tf.zeros([], tf.int64))
+            hashes = hash_slices(running, at[:, None], at[:, None] + tf.minimum(size, rest[:, None])) + salt[:, None]
+            place, found = self._cuts.candidates(hashes)
             found &= size <= rest[:, None]
             best = tf.argmax(found, 1, output_type=tf.int32)
             size = tf.where(tf.reduce_any(found, 1), tf.gather(size, best), 0)
             place = tf.gather(place, best, batch_dims=1)
-            sure = index.equal(place, symbols, at, size) & (size > 0)
-            return tf.where(sure, tf.gather(index.ids, place), -1), size
-
-        def cut_once(index, goes_on):
-            def step(word, limit, begin, out, bad):
-                start = tf.gather(begin, word)
-                ids, size = take(index, word, start, limit)
-                taken = ids >= 0
-                where = tf.boolean_mask(tf.gather(first, word) + start, taken)
-                out = tf.tensor_scatter_nd_update(out, where[:, None], tf.boolean_mask(ids, taken) + 1)
-                failed = tf.boolean_mask(word, ~taken & (size == 0))
-                bad = tf.tensor_scatter_nd_update(bad, failed[:, None], tf.ones_like(failed, tf.bool))
-                end = tf.where(taken, start + size, start)
-                begin = tf.tensor_scatter_nd_update(begin, word[:, None], end)
-                # A piece of which only the hash was right is tried again, one character shorter.
-                again = ~taken & (size > 0)
-                more = again | (taken & (end < tf.gather(lengths, word))) if goes_on else again
-                limit = tf.where(taken, self.longest_word, size - 1)
-                return tf.boolean_mask(word, more), tf.boolean_mask(limit, more), begin, out, bad
-
-            return step
-
-        def until_done(step, word, *state):
-            vector = tf.TensorShape([None])
-            state = (word, tf.fill([tf.size(word)], self.longest_word), *state)
-            shapes = (vector, vector, *(value.shape for value in state[2:]))
-            return tf.while_loop(lambda word, *_: tf.size(word) > 0, step, state, shape_invariants=shapes)[2:]
+            taken = self._cuts.equal(place, symbols, at, size) & (size > 0)
+            ids = tf.boolean_mask(tf.gather(self._cuts.ids, place), taken)
+            out = tf.tensor_scatter_nd_update(out, tf.boolean_mask(at, taken)[:, None], ids + 1)
+            failed = tf.boolean_mask(word, ~taken & (size == 0))
+            bad = tf.tensor_scatter_nd_update(bad, failed[:, None], tf.ones_like(failed, tf.bool))
+            # A piece of which only the hash was right is tried again, one character shorter.
+            begin, limit = tf.where(taken, begin + size, begin), tf.where(taken, self.longest_word, size - 1)
+            more = (size > 0) & (begin < tf.gather(lengths, word))
+            return *(tf.boolean_mask(values, more) for values in (word, begin, limit)), out, bad
 
         words = tf.range(tf.size(lengths))
-        state = (tf.zeros_like(words), tf.zeros_like(symbols), tf.zeros_like(words, tf.bool))
-        begin, out, bad = until_done(cut_once(self._words, goes_on=False), words, *state)
-        rest = tf.cast(tf.where(~bad & (begin < lengths))[:, 0], tf.int32)
-        begin, out, bad = until_done(cut_once(self._pieces_inside, goes_on=True), rest, begin, out, bad)
+        vector = tf.TensorShape([None])
+        *_, out, bad = tf.while_loop(
+            lambda word, *_: tf.size(word) > 0,
+            cut_once,
+            (
+                words,
+                tf.zeros_like(words),
+                tf.fill([tf.size(words)], self.longest_word),
+                tf.zeros_like(symbols),
+                tf.zeros_like(words, tf.bool),
+            ),
+            shape_invariants=(vector,) * 5,
+        )
 
         kept = (out > 0) & ~tf.gather(bad, word_of)
         counts = tf.math.unsorted_segment_sum(tf.cast(kept, tf.int32), word_of, tf.size(lengths))
@@ -367,10 +375,19 @@ def bert_normalizer(lowercase):
     return {"type": "BertNormalizer", **flags}
 
 
-def _index_of(words, apart):
+def _cls_and_sep(id_of):
+    return {"type": "BertProcessing", "sep": ["[SEP]", id_of("[SEP]")], "cls": ["[CLS]", id_of("[CLS]")]}
+
+
+def _index_of(words, apart, ids=None, salts=None):
     """Indexes words by their code points; special ones are left out, so that no text makes them by accident."""
-    known = [(_characters(word), index) for index, word in enumerate(words) if word and word not in set(apart)]
-    return WordIndex([word for word, _ in known], [index for _, index in known])
+    apart = set(apart)
+    known = [place for place, word in enumerate(words) if word and word not in apart]
+    return WordIndex(
+        [_characters(words[place]) for place in known],
+        known if ids is None else [ids[place] for place in known],
+        None if salts is None else [salts[place] for place in known],
+    )
 
 
 def _clean(text):

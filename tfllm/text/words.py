@@ -9,6 +9,7 @@ import tensorflow as tf
 
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2^64
 _BLOCK = 4096
+_WORTH_COMPARING = 4096  # fewer words are encoded faster than they are compared
 
 
 def _powers(factor, count):
@@ -95,7 +96,7 @@ def distinct_words(symbols, first, lengths, *, gaps=False):
         same = tf.reduce_all(tf.gather(lengths, copy) == lengths) & tf.reduce_all(tf.gather(symbols, at) == mine)
         return tf.cond(same, lambda: (which, example), alone)
 
-    return tf.cond(tf.size(first) > 0, merged, alone)
+    return tf.cond(tf.size(first) >= _WORTH_COMPARING, merged, alone)
 
 
 class WordIndex:
@@ -104,12 +105,13 @@ class WordIndex:
     Args:
         words: list of sequences of int, all different and none empty.
         ids: list of int, what `find` gives for each.
+        salts: list of int, added to the hash of each: words with another salt are another kind of words.
 
     Raises:
         ValueError: when two words have the same hash.
     """
 
-    def __init__(self, words, ids):
+    def __init__(self, words, ids, salts=None):
         self.longest = max((len(word) for word in words), default=0)
         symbols = np.array([symbol for word in words for symbol in word] or [0], np.int64)
         lengths = np.array([len(word) for word in words] or [1])
@@ -117,7 +119,7 @@ class WordIndex:
         with np.errstate(over="ignore"):
             place = np.arange(len(symbols)) - np.repeat(first, lengths)
             powers = _POWERS[place % _BLOCK] * _BLOCK_POWERS[place // _BLOCK % _BLOCK]
-            keys = np.add.reduceat((symbols + 1) * powers, first)
+            keys = np.add.reduceat((symbols + 1) * powers, first) + np.array(0 if salts is None else salts)
         order = np.argsort(keys, kind="stable")
         if (np.diff(keys[order]) == 0).any():
             raise ValueError("words must have different hashes; got two with the same one, which is one chance in 2^40")
