@@ -26,9 +26,7 @@ def text(tmp_path_factory):
 
 @pytest.mark.parametrize("model", ["skip-gram", "cbow", "fasttext"])
 def test_each_word_has_a_line(text, model, tmp_path):
-    code, output, error = invoke(
-        text, "You", "my", "--model", model, "--count", 3, *SMALL, "--out", tmp_path / "v.npz"
-    )
+    code, output, error = invoke(text, "You", "my", "--model", model, "--count", 3, *SMALL, "--out", tmp_path / "v.npz")
     assert code == 0, error
     lines = output.splitlines()[-3:]
     assert [line.split(":")[0] for line in lines] == ["you", "my", "vectors"]

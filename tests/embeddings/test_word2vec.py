@@ -109,10 +109,10 @@ def test_the_sparse_step_is_the_step_of_the_project():
 
 def epoch_of(sentences, window=2, threshold=0.0, seed=0, epoch=0, blocks=2):
     corpus = read_corpus(sentences, 1)
-    ids, numbers = make_thinning(corpus, threshold, window, seed)(epoch)
+    ids, left, right = make_thinning(corpus, threshold, window, seed)(epoch)
     batch = make_batch("skip-gram", window, blocks, corpus.counts, seed)
     steps = -(-int(count_blocks(tf.size(ids), window)) // blocks)
-    return corpus, [batch(ids, numbers, epoch, step) for step in range(steps)]
+    return corpus, [batch(ids, left, right, epoch, step) for step in range(steps)]
 
 
 @pytest.mark.parametrize("length", [2, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 3])
@@ -147,9 +147,9 @@ def test_no_pair_spans_two_sentences_or_leaves_the_window():
 
 def test_negatives_are_drawn_by_the_power_of_their_counts():
     counts = np.array([1000, 100, 10])
-    ids = sentences = tf.zeros([2 * 5 + BLOCK + 1], tf.int32)
+    nothing = tf.zeros([2 * 5 + BLOCK + 1], tf.int32)
     batch = make_batch("skip-gram", 5, 4, counts, seed=1)
-    drawn = np.concatenate([batch(ids, sentences, 0, step)[2].numpy().ravel() for step in range(100)])
+    drawn = np.concatenate([batch(nothing, nothing, nothing, 0, step)[2].numpy().ravel() for step in range(100)])
     share = counts**0.75 / (counts**0.75).sum()
     np.testing.assert_allclose(np.bincount(drawn) / len(drawn), share, atol=0.02)
 
@@ -158,8 +158,8 @@ def test_frequent_words_are_thinned_out_by_word2vecs_formula():
     corpus = read_corpus([["often"] * 9 + ["rare"]] * 1000, 1)
     keep = keep_probabilities(corpus.counts, 0.01)
     np.testing.assert_allclose(keep, [(0.01 / 0.9) ** 0.5 + 0.01 / 0.9, (0.01 / 0.1) ** 0.5 + 0.1], rtol=1e-5)
-    ids, sentences = make_thinning(corpus, 0.01, 5, seed=0)(0)
-    kept = np.bincount(ids.numpy()[sentences.numpy() >= 0]) / corpus.counts
+    ids, *_ = make_thinning(corpus, 0.01, 5, seed=0)(0)
+    kept = np.bincount(ids.numpy()[5 : -5 - BLOCK]) / corpus.counts
     np.testing.assert_allclose(kept, keep, atol=0.04)
     np.testing.assert_array_equal(keep_probabilities(corpus.counts, 0), [1, 1])
 

@@ -52,16 +52,19 @@ class NegativeSamplingModel(keras.Model):
         """
         if self.architecture == "skip-gram":
             sums, counts = self.sums_of(_centres(window, near))
-        else:
-            sums, counts = self.sums_of(window)
-            sums, counts = near @ sums, near @ counts
-        return _mean(sums, tf.maximum(counts, 1.0))
+            return sums if counts is None else _mean(sums, counts)
+        sums, counts = self.sums_of(window)
+        counts = tf.reduce_sum(near, axis=2, keepdims=True) if counts is None else near @ counts
+        return _mean(near @ sums, tf.maximum(counts, 1.0))
 
     def sums_of(self, words):
-        """Returns (float32 [..., D], float32 [..., 1]), the sum of the vectors that make up each word, and how many."""
+        """Returns (float32 [..., D], float32 [..., 1]), the sum of the vectors that make up each word, and how many.
+
+        The second is None where every word has but its own.
+        """
         table = self.inputs_table.value
         if self.rows is None:
-            return tf.gather(table, words), tf.ones_like(words, tf.float32)[..., None]
+            return tf.gather(table, words), None
         distinct, at = tf.unique(tf.reshape(words, [-1]))
         rows = tf.gather(self.rows, distinct)
         sums = tf.math.segment_sum(tf.gather(table, rows.values), rows.value_rowids())
@@ -178,8 +181,9 @@ def make_thinning(corpus, threshold, window, seed):
     """Makes a function of int32 scalar `epoch` that draws the words an epoch keeps.
 
     Returns:
-        A compiled function that gives (ids int32 [M], sentences int32 [M]), filled up at both ends so that every
-        block has its window; what fills up has sentence -1.
+        A compiled function that gives (ids int32 [M], left int32 [M], right int32 [M]): the words that are kept, and
+        how many words of its sentence stand on either side of each, `window` at most. All are filled up with 0 at
+        both ends, so that every block has its window.
     """
     keep = tf.constant(keep_probabilities(corpus.counts, threshold))
     ids, sentences = tf.constant(corpus.ids), tf.constant(corpus.sentences)
@@ -189,7 +193,11 @@ def make_thinning(corpus, threshold, window, seed):
     def thin(epoch):
         drawn = tf.random.stateless_uniform(tf.shape(ids), [seed, epoch])
         kept = drawn < tf.gather(keep, ids)
-        return tf.pad(ids[kept], ends), tf.pad(sentences[kept], ends, constant_values=-1)
+        own, length = sentences[kept], tf.math.count_nonzero(kept, dtype=tf.int32)
+        around = tf.pad(own, [[window, window]], constant_values=-1)
+        same = [tf.cast(own == around[at : at + length], tf.int32) for at in range(2 * window + 1)]
+        left, right = tf.add_n(same[:window]), tf.add_n(same[window + 1 :])
+        return tf.pad(ids[kept], ends), tf.pad(left, ends), tf.pad(right, ends)
 
     return thin
 
@@ -205,29 +213,35 @@ def make_batch(architecture, window, blocks_per_batch, counts, seed):
         seed: int.
 
     Returns:
-        A function `(ids, sentences, epoch, step) -> batch` of what `make_thinning` gives and int32 scalars, with the
+        A function `(ids, left, right, epoch, step) -> batch` of what `make_thinning` gives and int32 scalars, with the
         batch of `negative_sampling_loss`. The blocks of an epoch come in a random order.
     """
     shape = [blocks_per_batch, _DRAWN[architecture]]
     share = np.cumsum(np.asarray(counts, np.float64) ** 0.75)
     ladder = tf.constant((share / share[-1] * (2**31 - 1)).astype(np.int32))
-    offsets = np.abs(np.arange(-window, BLOCK + window) - np.arange(BLOCK)[:, None])  # [L, C]
-    distance = tf.constant(np.where(offsets == 0, window + 1, offsets), tf.int32)  # no word lies around itself
+    # Which words lie around the word at a place of its block, when so many of them count: looked up, not compared.
+    offsets = np.arange(-window, BLOCK + window) - np.arange(BLOCK)[:, None, None]  # [L, 1, C]
+    reaches = np.arange(window + 1)[:, None]  # [window + 1, 1]
+    before = tf.constant((-reaches <= offsets) & (offsets < 0), tf.float32)  # [L, window + 1, C]
+    behind = tf.constant((offsets <= reaches) & (offsets > 0), tf.float32)
+    places = tf.range(BLOCK) * (window + 1)
 
-    def batch(ids, sentences, epoch, step):
+    def batch(ids, left, right, epoch, step):
         blocks = count_blocks(tf.size(ids), window)
         number = step * blocks_per_batch + tf.range(blocks_per_batch)
         key = tf.stack([seed, epoch])
         shuffled = tf.random.experimental.index_shuffle(tf.minimum(number, blocks - 1), key, blocks - 1)
         at = shuffled[:, None] * BLOCK + tf.range(BLOCK + 2 * window)  # [G, C]
-        words, sentence = tf.gather(ids, at), tf.gather(sentences, at)
-        own = sentence[:, window : window + BLOCK, None]  # [G, L, 1]
-        own = tf.where((number < blocks)[:, None, None], own, -1)
+        centres = at[:, window : window + BLOCK]
         random = tf.random.split(tf.random.fold_in(key, step), 2)
-        reach = tf.random.stateless_uniform(tf.shape(own), random[0], 1, window + 1, tf.int32)
-        near = (distance <= reach) & (sentence[:, None, :] == own) & (own >= 0)
+        reach = tf.random.stateless_uniform(tf.shape(centres), random[0], 1, window + 1, tf.int32)
+        reach = tf.where((number < blocks)[:, None], reach, 0)  # [G, L]
+        near = [
+            tf.gather(tf.reshape(table, [-1, BLOCK + 2 * window]), places + tf.minimum(reach, tf.gather(room, centres)))
+            for table, room in ((before, left), (behind, right))
+        ]
         draws = tf.random.stateless_uniform([np.prod(shape)], random[1], 0, 2**31 - 1, tf.int32)
-        return words, tf.cast(near, tf.float32), tf.reshape(tf.searchsorted(ladder, draws, side="right"), shape)
+        return tf.gather(ids, at), near[0] + near[1], tf.reshape(tf.searchsorted(ladder, draws, side="right"), shape)
 
     return batch
 

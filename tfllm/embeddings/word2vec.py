@@ -203,10 +203,10 @@ def run_epoch(run, thin, epoch):
     Yields:
         After each call, (float in (0, 1], the share of the epoch that is done; float nats and float pairs of the call).
     """
-    ids, sentences = thin(epoch)
+    words = thin(epoch)
     done, steps = 0, 1
     while done < steps:
-        nats, pairs, steps = run(ids, sentences, epoch, done, _STEPS_A_CALL)
+        nats, pairs, steps = run(*words, epoch, done, _STEPS_A_CALL)
         done, steps = done + _STEPS_A_CALL, int(steps)
         yield min(done / steps, 1.0), float(nats), float(pairs)
 
@@ -220,7 +220,7 @@ def make_run(model, corpus, settings):
         settings: `Word2Vec` or `FastText`.
 
     Returns:
-        A function `(ids, sentences, epoch, first, count)` that does the steps `first` to `first + count - 1` of an
+        A function `(ids, left, right, epoch, first, count)` that does the steps `first` to `first + count - 1` of an
         epoch and gives (float32 nats and float32 pairs of these steps, int32 number of steps of the whole epoch).
     """
     kept = keep_probabilities(corpus.counts, settings.threshold) * corpus.counts
@@ -235,15 +235,15 @@ def make_run(model, corpus, settings):
     numbers = tf.TensorSpec([None], tf.int32)
     scalar = tf.TensorSpec([], tf.int32)
 
-    @tf.function(input_signature=[numbers, numbers, scalar, scalar, scalar])
-    def run(ids, sentences, epoch, first, count):
+    @tf.function(input_signature=[numbers, numbers, numbers, scalar, scalar, scalar])
+    def run(ids, left, right, epoch, first, count):
         steps = -(-count_blocks(tf.size(ids), settings.window) // blocks_per_batch)
 
         def one(step, nats, pairs):
             done = tf.cast((tf.cast(epoch, tf.float64) + step / steps) / settings.epochs, tf.float32)
             rate = settings.learning_rate * (1 - done)
             optimizer.learning_rate.assign(tf.maximum(rate, min(_LAST_RATE, settings.learning_rate)))
-            totals = sparse_step(model, optimizer, batch(ids, sentences, epoch, step), settings.negatives)
+            totals = sparse_step(model, optimizer, batch(ids, left, right, epoch, step), settings.negatives)
             return step + 1, nats + totals["loss"][0], pairs + totals["loss"][1]
 
         last = tf.minimum(first + count, steps)
