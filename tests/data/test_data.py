@@ -198,6 +198,10 @@ def test_an_iterator_of_the_endless_form_is_saved_and_restored_exactly(tmp_path)
     expected = first_ids(next(iterator) for _ in range(9))
     checkpoint.restore(path)
     assert first_ids(next(iterator) for _ in range(9)) == expected
+    counted = iter(lm_dataset(np.arange(200), None, 7, 5).repeat())
+    next(counted)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="is stateful"):
+        tf.train.Checkpoint(iterator=counted).save(str(tmp_path / "counted"))
 
 
 def test_files_are_encoded_and_mapped(tmp_path):

@@ -68,7 +68,8 @@ def lm_dataset(
 
     Every pass over the data set (a new iterator, a turn of `repeat()`, an epoch of `fit`) goes on where the pass before
     it ended: pass p of `epochs=1` is epoch p. With `epochs=None` there is one endless pass, and every iterator begins at
-    `start_step`: the form for a loop that counts its own steps, and for checkpoints of iterators.
+    `start_step`: the form for a loop that counts its own steps, and for checkpoints of iterators (`tf.train.Checkpoint`
+    refuses an iterator of the other form, because what counts its passes is outside of it).
 
     Args:
         source: what to read.
@@ -135,9 +136,14 @@ def lm_dataset(
         return blocks.unbatch().take(end - begin)
 
     options = tf.data.Options()
-    # Its bookkeeping, and a last prefetch, cost as much as a small batch; the parallel map already works ahead.
+    # The tuner's bookkeeping, and a last prefetch, cost as much as a small batch, and rewriting the graph for every pass as
+    # much as a small epoch; the parallel map already works ahead.
     options.autotune.enabled = False
-    return _stream(part_of_epoch, rows.batches, epochs, start_step, counted=shuffle).with_options(options)
+    options.experimental_optimization.apply_default_optimizations = False
+    counted = shuffle and epochs is not None
+    if not counted:  # an iterator can be saved: its only outside state is the ids, which do not change
+        options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return _stream(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
 
 
 class _Rows:
@@ -188,7 +194,7 @@ class _Rows:
         return tf.where(keep, inputs, 0), tf.where(keep, targets, 0), tf.cast(keep, tf.float32)
 
 
-def _stream(part_of_epoch, batches, epochs, start_step, *, counted):
+def _stream(part_of_epoch, batches, epochs, start_step, counted):
     """Joins the parts of epochs to passes; `counted` passes go on where the one before them ended."""
     first_epoch, begin = start_step // batches, start_step % batches
     if epochs is None:

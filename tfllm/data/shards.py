@@ -28,6 +28,9 @@ MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 KIND, _VERSION = "tfllm shards", 1
 _DTYPES = {"uint16": tf.uint16, "int32": tf.int32}
 _WRITTEN_AT_ONCE = 2**18  # ids
+_ANONYMOUS = (
+    "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name for a resource that ends with its last reference
+)
 _FRAME = (12, 4)  # bytes before and after a TFRecord's content: length and its checksum, checksum of the content
 
 
@@ -78,7 +81,9 @@ class Shards:
             before, after = (size // dtype.size for size in _FRAME)
             width = before + RECORD_TOKENS + after
             gather = gather_over([_map(path, dtype, [n, width]) for path, n in zip(paths, records, strict=True)])
-            read_records = lambda numbers: gather(numbers)[:, before : before + RECORD_TOKENS]  # noqa: E731
+
+            def read_records(numbers):
+                return gather(numbers)[:, before : before + RECORD_TOKENS]
         else:
             read_records = _array_record_gather(paths, records[0], dtype)
         per_record = RECORD_TOKENS // unit
@@ -123,19 +128,34 @@ def gather_over(tables):
         tables: list of tensors [rows, width].
 
     Returns:
-        function of int64 [N] to the rows [N, width].
+        function of int64 [N] to the rows [N, width]; it runs in a graph and does not copy the tables.
     """
-    if len(tables) == 1:
-        return lambda numbers: tf.gather(tables[0], numbers)
     height = int(tables[0].shape[0])
+    readers = [_share(table) for table in tables]
+    if len(readers) == 1:
+        return lambda numbers: tf.gather(readers[0](), numbers)
 
     def gather(numbers):
         table_of = tf.cast(numbers // height, tf.int32)
-        wanted = tf.dynamic_partition(numbers % height, table_of, len(tables))
-        places = tf.dynamic_partition(tf.range(tf.size(numbers)), table_of, len(tables))
-        return tf.dynamic_stitch(places, [tf.gather(table, rows) for table, rows in zip(tables, wanted, strict=True)])
+        wanted = tf.dynamic_partition(numbers % height, table_of, len(readers))
+        places = tf.dynamic_partition(tf.range(tf.size(numbers)), table_of, len(readers))
+        return tf.dynamic_stitch(places, [tf.gather(read(), rows) for read, rows in zip(readers, wanted, strict=True)])
 
     return gather
+
+
+def _share(tensor):
+    """Makes a function that gives a tensor to any graph without a copy.
+
+    `tf.data` writes the tensors that a function captures into the graph when it rewrites one, which doubles the memory and
+    fails at 2 GB; a variable is captured as a handle, and shares its tensor with its readers. It is made by hand because
+    `tf.Variable` would be mirrored in the scope of a strategy.
+    """
+    shape, dtype = tensor.shape, tensor.dtype
+    with tf.init_scope(), tf.device("CPU:0"):
+        handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=_ANONYMOUS)
+        tf.raw_ops.AssignVariableOp(resource=handle, value=tensor)
+    return lambda: tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype), shape)
 
 
 def _array_record_gather(paths, height, dtype):
