@@ -98,7 +98,8 @@ class TextGenerator:
         """
         sampling = Sampling(temperature, top_k, top_p, seed)
         ids, lengths = self._prepare([prompt], sampling, max_new_tokens)
-        return self._pieces(ids, lengths, max_new_tokens, _flat(sampling.tensors()))
+        new_ids = self._new_ids(ids, lengths, max_new_tokens, _flat(sampling.tensors()))
+        return self.tokenizer.decode_stream(new_ids)
 
     def serve(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
         """Does what `generate` does as one graph from strings to strings; this is what an export runs.
@@ -157,24 +158,20 @@ class TextGenerator:
         new, counts = self._generate_xla(*inputs, settings, room)
         return new[: len(ids)], counts[: len(ids)]
 
-    def _pieces(self, ids, lengths, max_new_tokens, settings):
+    def _new_ids(self, ids, lengths, max_new_tokens, settings):
+        """Yields int32 [T], the ids of one text as they are decoded, some at a time."""
         loop = self._begin(ids, lengths, max_new_tokens, settings)
         if self._advance is None:
             outputs = self._begin.get_concrete_function().structured_outputs
             loop_spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)
             signature = [loop_spec, tf.TensorSpec([], tf.int32), self._settings]
             self._advance = self._compile(self._advance_loop, signature)
-        shown, asked = "", 1
+        shown, asked = 0, 1
         while True:
             new, counts = new_tokens(loop, max_new_tokens)
-            ended = bool(loop["done"][0]) or asked >= max_new_tokens
-            text = self.tokenizer.decode(new[0, : counts[0]]).numpy().decode()
-            if not ended:
-                text = text.rstrip("\ufffd")  # may be the beginning of a character
-            if len(text) > len(shown):
-                yield text[len(shown) :]
-                shown = text
-            if ended:
+            yield new[0, shown : counts[0]]
+            shown = counts[0]
+            if bool(loop["done"][0]) or asked >= max_new_tokens:
                 return
             chunk = min(_STREAM_CHUNK, max_new_tokens - asked)
             loop = self._advance(loop, chunk, settings)
