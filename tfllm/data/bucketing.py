@@ -140,7 +140,7 @@ def pair_dataset(
         place = shuffle_with(key + tf.cast(bucket, tf.int64) + 1, place, count) if shuffle else place
         return gather(tf.gather(order, first_pair + place), exists, source_length, target_length)
 
-    dataset = stream_batches(batch, total, seed, epochs, start_step)
+    dataset = stream_batches(batch, total, seed, shuffle, epochs, start_step)
     dataset.buckets = buckets
     return dataset
 

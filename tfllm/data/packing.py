@@ -211,12 +211,12 @@ def packed_dataset(
         row = shuffle_with(key, row, rows) if shuffle else row
         return row_batch(tf.where(place < rows, row, rows))
 
-    dataset = stream_batches(batch, -(-rows // batch_size), seed, epochs, start_step)
+    dataset = stream_batches(batch, -(-rows // batch_size), seed, shuffle, epochs, start_step)
     dataset.packing = packing
     return dataset
 
 
-def stream_batches(batch, steps, seed, epochs, start_step):
+def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
     """Returns the data set of `batch(key of the epoch, number of the batch)`, `steps` of them an epoch."""
 
     def part_of_epoch(epoch, begin, end):
@@ -225,7 +225,7 @@ def stream_batches(batch, steps, seed, epochs, start_step):
             lambda index: batch(key, index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    return _stream(part_of_epoch, steps, epochs, start_step, counted=True).prefetch(tf.data.AUTOTUNE)
+    return _stream(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
 
 
 def check_stream(*, batch_size, epochs, start_step):
