@@ -33,6 +33,7 @@ def bpe(pattern, **changes):
     for content in changes.pop("added", ()):
         document["added_tokens"].append({"id": len(model["vocab"]), "content": content, "special": False})
         document["added_tokens"][-1] |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        document["added_tokens"][-1] |= dict.fromkeys(FLAGS.get(content, ()), True)
         model["vocab"][content] = len(model["vocab"])
     return BPETokenizer.from_json(document | changes)
 
@@ -41,6 +42,7 @@ def sequence(*kinds):
     return {"type": "Sequence", "normalizers": [{"type": kind} for kind in kinds]}
 
 
+FLAGS = {"<mask>": ("lstrip",), "<tail>": ("lstrip", "rstrip"), "king": ("single_word",)}
 TEMPLATE = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -58,6 +60,7 @@ KINDS = {
     "bpe-smollm": lambda: bpe("gpt2_digits"),
     "bpe-llama3": lambda: bpe("llama3", ignore_merges=True, post_processor=TEMPLATE),
     "bpe-qwen2": lambda: bpe("qwen2", normalizer={"type": "NFC"}, added=("<tool>", "<to")),
+    "bpe-roberta": lambda: bpe("gpt2", added=("<mask>", "<tail>", "king")),
     "bpe-nfkc": lambda: bpe("gpt2", normalizer=sequence("NFKC", "Lowercase")),
     "bpe-nfd": lambda: bpe("gpt2", normalizer=sequence("NFD", "Lowercase", "StripAccents")),
 }
@@ -84,7 +87,23 @@ def hard_texts(count, seed=0):
     """Fuzzed texts; a quarter of them with special tokens inside, and combining marks in any order beside them."""
     source = random.Random(seed)
     texts = fuzzed_texts(count * 3 // 4, seed)
-    special = ["<|endoftext|>", "<s>", "[CLS]", "[MASK]", "<unk>", "<|endof", "[UNK]", "<tool>", "<to", " <s>  "]
+    special = [
+        "<|endoftext|>",
+        "<s>",
+        "[CLS]",
+        "[MASK]",
+        "<unk>",
+        "<|endof",
+        "[UNK]",
+        "<tool>",
+        "<to",
+        " <s>  ",
+        " \n<mask> ",
+        " <tail>\t<mask> ",
+        " king ",
+        "kings",
+        "<tail>  <tail>",
+    ]
     for index in range(0, len(texts), 3):
         cut = source.randrange(len(texts[index]) + 1)
         texts[index] = texts[index][:cut] + source.choice(special) + texts[index][cut:]
@@ -284,6 +303,14 @@ def test_gpt2_and_bert_give_the_ids_that_their_models_know():
     assert ids == [101, 7592, 1010, 2026, 3899, 2003, 10140, 102]
     with pytest.raises(ValueError, match=r"name must be one of \['bert-uncased', 'gpt2'\]; got 'gpt3'"):
         tfllm.data.load_vocabulary("gpt3")
+
+
+def test_a_word_that_looks_like_a_special_token_is_none():
+    tokenizer = WordTokenizer(["<unk>", "[CLS]", "a"], special_tokens=("<unk>", "[CLS]"), pattern="whitespace")
+    assert tokenizer.encode("a [CLS]").numpy().tolist() == [2, 0]
+    assert [ids.tolist() for ids in tokenizer.encode_bulk(["a [CLS]", ""])] == [[2, 0], []]
+    assert tokenizer.encode_bulk([]) == []
+    assert tokenizer.encode("a [CLS]", allow_special=True).numpy().tolist() == [2, 1]
 
 
 def test_a_vocabulary_of_one_token_a_line(tmp_path):

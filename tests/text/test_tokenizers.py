@@ -198,7 +198,11 @@ def test_foreign_files_are_refused(tmp_path, content, message):
         ("bpe", {"post_processor": {"type": "Template"}}, "post_processor is not supported; got"),
         ("bpe", {"decoder": {"type": "Fuse"}}, "decoder must be ByteLevel; got"),
         ("bpe", {"normalizer": {"type": "Precompiled"}}, "normalizer must be of a supported type; got"),
-        ("bpe", {"added_tokens": [{"id": 1200, "content": "x", "lstrip": True}]}, "must not be lstrip; got 'x'"),
+        (
+            "bpe",
+            {"normalizer": {"type": "NFC"}, "added_tokens": [{"id": 1200, "content": "x", "normalized": True}]},
+            "must not be normalized where there is a normalizer; got 'x'",
+        ),
         ("bpe", {"added_tokens": [{"id": 1300, "content": "x"}]}, "without a gap; got others"),
     ],
 )
@@ -222,6 +226,7 @@ def test_files_that_would_encode_otherwise_are_refused(request, tmp_path, kind, 
         (lambda: BPETokenizer.train("abc", vocab_size=100), "vocab_size must be at least 256 .* got vocab_size=100"),
         (lambda: BPETokenizer.train("abc", vocab_size=300, special_tokens=("x", "x")), "different strings"),
         (lambda: BPETokenizer(["a"], []), "tokens must hold every byte"),
+        (lambda: BPETokenizer.train("abc", vocab_size=300, special_tokens=("a",)), "what a text makes; got 'a'"),
     ],
 )
 def test_bad_vocabularies_are_refused(make, message):

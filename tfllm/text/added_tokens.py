@@ -1,9 +1,13 @@
 """Tokens that stand whole in a text, such as `<|endoftext|>`: found where asked for, never by accident."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from tfllm.text.characters import MARK
+from tfllm.text.characters import MARK, PointTable, in_class
+
+FLAGS = ("lstrip", "rstrip", "single_word")
 
 
 class AddedTokens:
@@ -11,9 +15,12 @@ class AddedTokens:
 
     Args:
         contents: list of str, the tokens; none empty.
+        flags: dict of str to tuple of str: tokens that take the white space before them (`"lstrip"`) or behind them
+            (`"rstrip"`) with them, or count only between what are no letters and digits (`"single_word"`).
     """
 
-    def __init__(self, contents):
+    def __init__(self, contents, flags):
+        self._has = {name: np.array([name in flags.get(token, ()) for token in contents], bool) for name in FLAGS}
         width = max(map(len, contents), default=1)
         self._table = np.full([len(contents), width], -1, np.int32)
         for row, content in zip(self._table, contents, strict=True):
@@ -58,6 +65,19 @@ class AddedTokens:
         overlap = tf.reduce_any(at[1:] < at[:-1] + size[:-1])
         kept = tf.cond(overlap, one_by_one, lambda: tf.ones_like(at, tf.bool))
         at, size, token = (tf.boolean_mask(values, kept) for values in (at, size, token))
+        if self._has["single_word"].any():
+            word = _is_word()(points) > 0
+            joined = tf.gather(word, at - 1) | tf.gather(word, at + size)  # a break stands at both ends
+            kept = ~(joined & tf.gather(self._has["single_word"], token))
+            at, size, token = (tf.boolean_mask(values, kept) for values in (at, size, token))
+        if self._has["lstrip"].any() or self._has["rstrip"].any():
+            solid = tf.cast(tf.where(_is_white()(points) == 0)[:, 0], tf.int32)
+            before = tf.gather(solid, tf.searchsorted(solid, at) - 1) + 1
+            behind = tf.gather(solid, tf.searchsorted(solid, at + size))
+            end = tf.where(tf.gather(self._has["rstrip"], token), behind, at + size)
+            begin = tf.where(tf.gather(self._has["lstrip"], token), before, at)
+            at = tf.maximum(begin, tf.concat([tf.zeros([tf.minimum(tf.size(end), 1)], tf.int32), end[:-1]], 0))
+            size = end - at
 
         marked = tf.tensor_scatter_nd_update(points, at[:, None], MARK + token)
         covered = tf.tensor_scatter_nd_update(tf.ones_like(points), at[:, None], size)
@@ -67,3 +87,13 @@ class AddedTokens:
         left = tf.cumsum(inside)[:-1] == 0
         origin = tf.boolean_mask(tf.range(tf.size(points)), left)
         return tf.gather(marked, origin), origin, tf.gather(covered, origin)
+
+
+@functools.cache
+def _is_white():
+    return PointTable(in_class("white").astype(np.uint8))
+
+
+@functools.cache
+def _is_word():
+    return PointTable(in_class("word").astype(np.uint8))

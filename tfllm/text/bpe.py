@@ -44,6 +44,7 @@ class BPETokenizer(Tokenizer):
             `"qwen2"`.
         ignore_merges: bool, whether a word that is a token is taken whole, whatever the merges would make of it.
         added_tokens: tuple of str, those of `tokens` that are not special but stand whole in a text.
+        token_flags: dict of str to tuple of str, `lstrip`, `rstrip`, `single_word` of tokens that stand whole.
         normalizer: dict or None, the `normalizer` of a tokenizer.json.
         post_processor: dict or None, the `post_processor` of a tokenizer.json.
 
@@ -62,6 +63,7 @@ class BPETokenizer(Tokenizer):
         pattern="gpt2",
         ignore_merges=False,
         added_tokens=(),
+        token_flags=None,
         normalizer=None,
         post_processor=None,
     ):
@@ -69,6 +71,11 @@ class BPETokenizer(Tokenizer):
         id_of = {token: index for index, token in enumerate(tokens)}
         missing = [c for c in _BYTE_CHARACTERS if c not in id_of] + [a + b for a, b in merges if a + b not in id_of]
         missing += [part for pair in merges for part in pair if part not in id_of]
+        made = {left + right for left, right in merges} | set(_BYTE_CHARACTERS)
+        if made & set(special_tokens):
+            raise ValueError(
+                f"special_tokens must not be what a text makes; got {(made & set(special_tokens)).pop()!r}"
+            )
         if missing:
             raise ValueError(f"tokens must hold every byte, merge and special token; got none for {missing[0]!r}")
         super().__init__(
@@ -77,6 +84,7 @@ class BPETokenizer(Tokenizer):
             [_bytes_of_token(token) for token in tokens],
             pattern=pattern,
             added_tokens=added_tokens,
+            token_flags=token_flags,
             normalizer=normalizer,
             post_processor=post_processor,
         )

@@ -37,6 +37,7 @@ class Tokenizer(tf.Module):
         first_bytes: list of bytes, the same at the beginning of a text, where that differs.
         pattern: str, how a text is cut into words, a name of `tokenizer_json.py`.
         added_tokens: tuple of str, those of `tokens` that are not special but stand whole in a text.
+        token_flags: dict of str to tuple of str, `lstrip`, `rstrip` and `single_word` of those tokens that have them.
         normalizer: dict or None, the `normalizer` of a tokenizer.json.
         post_processor: dict or None, the `post_processor` of a tokenizer.json: what `add_special_tokens` adds.
 
@@ -56,6 +57,7 @@ class Tokenizer(tf.Module):
         first_bytes=None,
         pattern="characters",
         added_tokens=(),
+        token_flags=None,
         normalizer=None,
         post_processor=None,
     ):
@@ -68,6 +70,7 @@ class Tokenizer(tf.Module):
             tokens=tuple(tokens), special=tuple(special_tokens), added=tuple(added_tokens)
         )
         self._plain.normalizer, self._plain.post_processor = normalizer, post_processor
+        self._plain.flags = dict(token_flags or {})
         self.vocab_size = len(self._plain.tokens)
         self._plain.ids = ids = {token: index for index, token in enumerate(self._plain.tokens)}
         self.end_id = next((ids[token] for token in _END_TOKENS if token in ids), -1)
@@ -78,9 +81,9 @@ class Tokenizer(tf.Module):
         missing = [token for token in whole if not token or token not in ids]
         if missing:
             raise ValueError(f"tokens must hold every special and added token; got none for {missing[0]!r}")
-        self._whole_tokens = AddedTokens(whole)
+        self._whole_tokens = AddedTokens(whole, self._plain.flags)
         self._ids_of_marks = tf.constant([ids[token] for token in whole] or [0], tf.int32)
-        self._plain.rust = None  # made when it is first asked for
+        self._plain.rust = ()  # made when it is first asked for
 
         special = set(self.special_tokens)
         silent_ids = {ids[token] for token in whole}
@@ -108,6 +111,10 @@ class Tokenizer(tf.Module):
     @property
     def added_tokens(self):
         return self._plain.added
+
+    @property
+    def token_flags(self):
+        return dict(self._plain.flags)
 
     @property
     def normalizer(self):
@@ -311,16 +318,24 @@ class Tokenizer(tf.Module):
             >>> [ids.tolist() for ids in tfllm.CharTokenizer.train("abc").encode_bulk(["cab", ""])]
             [[3, 1, 2], []]
         """
-        rows = self._rust().encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(row.ids, np.int32) for row in rows]
+        rust = self._rust()
+        if rust is None:
+            rows = self.encode(list(texts))
+            return np.split(rows.values.numpy(), rows.row_splits.numpy()[1:-1]) if len(texts) else []
+        return [np.array(row.ids, np.int32) for row in rust.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _rust(self):
+        """Returns the same tokenizer of the Rust library, or None where it would make other ids."""
         # Imported where used: reading and running a tokenizer does not need the library.
         import tokenizers
 
-        if self._plain.rust is None:
-            self._plain.rust = tokenizers.Tokenizer.from_str(self.to_json())
-            self._plain.rust.encode_special_tokens = True  # a text never makes them by accident
+        if self._plain.rust == ():
+            rust = tokenizers.Tokenizer.from_str(self.to_json())
+            rust.encode_special_tokens = True
+            # Where words are cut at white space alone, the library makes special tokens of words that look like them.
+            expected = self.encode(list(self.special_tokens)).to_list() if self.special_tokens else []
+            found = [rust.encode(token, add_special_tokens=False).ids for token in self.special_tokens]
+            self._plain.rust = rust if found == expected else None
         return self._plain.rust
 
     def decode(self, ids):

@@ -7,6 +7,7 @@ import functools
 import json
 
 from tfllm.text import splitters
+from tfllm.text.added_tokens import FLAGS
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
@@ -128,9 +129,12 @@ def write_document(tokenizer, model, decoder):
         decoder: dict or None.
     """
     vocabulary = {token: index for index, token in enumerate(tokenizer.tokens)}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     whole = [(token, True) for token in tokenizer.special_tokens] + [(token, False) for token in tokenizer.added_tokens]
-    added = [{"id": vocabulary[t], "content": t, **flags, "special": special} for t, special in whole]
+    added = [
+        {"id": vocabulary[token], "content": token, "normalized": False, "special": special}
+        | {flag: flag in tokenizer.token_flags.get(token, ()) for flag in FLAGS}
+        for token, special in whole
+    ]
     document = {
         "version": "1.0",
         "truncation": None,
@@ -160,10 +164,7 @@ def read_shared(document, patterns):
     """
     added = document.get("added_tokens") or []
     for token in added:
-        for flag in ("single_word", "lstrip", "rstrip"):
-            if token.get(flag):
-                raise ValueError(f"tokenizer.json: added_tokens must not be {flag}; got {token['content']!r}")
-        if token.get("normalized") and document.get("normalizer") and not token.get("special"):
+        if token.get("normalized") and document.get("normalizer"):
             raise ValueError(
                 f"tokenizer.json: added_tokens must not be normalized where there is a normalizer; got {token['content']!r}"
             )
@@ -175,6 +176,11 @@ def read_shared(document, patterns):
     return tokens, {
         "special_tokens": tuple(token["content"] for token in added if token.get("special")),
         "added_tokens": tuple(token["content"] for token in added if not token.get("special")),
+        "token_flags": {
+            token["content"]: tuple(flag for flag in FLAGS if token.get(flag))
+            for token in added
+            if any(token.get(flag) for flag in FLAGS)
+        },
         "pattern": pattern_of(document, patterns),
         "normalizer": document.get("normalizer"),
         "post_processor": document.get("post_processor"),

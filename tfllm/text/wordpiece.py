@@ -42,6 +42,7 @@ class WordTokenizer(Tokenizer):
         unknown_token: str, what other words become.
         pattern: str, how a text is cut into words: `"words"` (words, and runs of signs), `"whitespace"` or `"bert"`.
         added_tokens: tuple of str, those of `words` that are not special but stand whole in a text.
+        token_flags: dict of str to tuple of str, `lstrip`, `rstrip`, `single_word` of tokens that stand whole.
         normalizer: dict or None, the `normalizer` of a tokenizer.json.
         post_processor: dict or None, the `post_processor` of a tokenizer.json.
 
@@ -66,6 +67,7 @@ class WordTokenizer(Tokenizer):
         unknown_token=UNKNOWN_TOKEN,
         pattern="words",
         added_tokens=(),
+        token_flags=None,
         normalizer=None,
         post_processor=None,
     ):
@@ -78,6 +80,7 @@ class WordTokenizer(Tokenizer):
             first_bytes=[word.encode() for word in words],
             pattern=pattern,
             added_tokens=added_tokens,
+            token_flags=token_flags,
             normalizer=normalizer,
             post_processor=post_processor,
         )
@@ -144,6 +147,7 @@ class WordPieceTokenizer(Tokenizer):
         cleanup: bool, whether decoding leaves out the blank before a full stop and the like.
         pattern: str, how a text is cut into words: `"bert"`, `"words"` or `"whitespace"`.
         added_tokens: tuple of str, those of `tokens` that are not special but stand whole in a text.
+        token_flags: dict of str to tuple of str, `lstrip`, `rstrip`, `single_word` of tokens that stand whole.
         normalizer: dict or None, the `normalizer` of a tokenizer.json.
         post_processor: dict or None, the `post_processor` of a tokenizer.json.
 
@@ -172,6 +176,7 @@ class WordPieceTokenizer(Tokenizer):
         cleanup=True,
         pattern="bert",
         added_tokens=(),
+        token_flags=None,
         normalizer=None,
         post_processor=None,
     ):
@@ -193,6 +198,7 @@ class WordPieceTokenizer(Tokenizer):
             first_bytes=[text.encode() for text in first],
             pattern=pattern,
             added_tokens=added_tokens,
+            token_flags=token_flags,
             normalizer=normalizer,
             post_processor=post_processor,
         )
