@@ -116,9 +116,14 @@ class Shards:
 
 
 def _map(path, dtype, shape):
-    """Maps a file as a tensor without a copy; the mapping lives as long as the tensor."""
+    """Maps a file as a tensor without a copy; the mapping lives as long as the tensor.
+
+    The operation `ImmutableConst` would read the whole file once when it is first run. DLPack has no word for "read only", so
+    the mapping is private ("c"): what nobody writes is never copied, and the file cannot change.
+    """
+    mapped = np.memmap(path, dtype.as_numpy_dtype, "c", shape=tuple(shape))
     with tf.device("CPU:0"):
-        return tf.raw_ops.ImmutableConst(dtype=dtype, shape=shape, memory_region_name=path)
+        return tf.experimental.dlpack.from_dlpack(mapped.__dlpack__())
 
 
 def gather_over(tables):
