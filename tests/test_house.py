@@ -22,6 +22,7 @@ PACKAGE = ROOT / "tfllm"
 RANKS = {
     "startup": 0,
     "files": 0,
+    "picture": 0,
     "text": 1,
     "layers": 1,
     "training": 2,

@@ -1,20 +1,10 @@
 """The picture of a training: losses, and below them rate and speed."""
 
-import io
-
 import numpy as np
-from matplotlib.figure import Figure
+
+from tfllm.picture import Picture
 
 _BELOW = ("learning_rate", "tokens_per_second")
-
-
-class Picture(Figure):
-    """A figure that a notebook shows by itself, whether or not pyplot was set up there."""
-
-    def _repr_png_(self):
-        data = io.BytesIO()
-        self.savefig(data, format="png")
-        return data.getvalue()
 
 
 def draw_curves(history, *, title="Training"):

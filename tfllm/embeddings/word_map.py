@@ -1,20 +1,10 @@
 """A map of words: their vectors seen from the side on which they differ most."""
 
-import io
-
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
-from matplotlib.figure import Figure
 
-
-class Map(Figure):
-    """A figure that a notebook shows by itself, whether or not pyplot was set up there."""
-
-    def _repr_png_(self):
-        data = io.BytesIO()
-        self.savefig(data, format="png")
-        return data.getvalue()
+from tfllm.picture import Picture
 
 
 def draw_map(vectors, words, *, title="Words"):
@@ -29,7 +19,7 @@ def draw_map(vectors, words, *, title="Words"):
         title: str.
 
     Returns:
-        `Map`, a `matplotlib.figure.Figure`: a notebook shows it, `savefig` writes it.
+        `Picture`, a `matplotlib.figure.Figure`: a notebook shows it, `savefig` writes it.
 
     Raises:
         ValueError: when a word is unknown, there are fewer than 3 different ones, or no font can draw them.
@@ -43,7 +33,7 @@ def draw_map(vectors, words, *, title="Words"):
     left, spread, _ = np.linalg.svd(rows, full_matrices=False)
     left, spread = np.pad(left, [(0, 0), (0, 1)])[:, :2], np.pad(spread, [0, 1])  # vectors of one dimension have a line
     points, share = left * spread[:2], spread[:2] ** 2 / max((spread**2).sum(), 1e-12)
-    figure = Map(figsize=(8, 6), layout="constrained")
+    figure = Picture(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], s=12, color="tab:blue")
     family = _family(title + "".join(words))
