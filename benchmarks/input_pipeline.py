@@ -38,7 +38,7 @@ SHAPES = ((256, 16), (1024, 32))  # tokens in a row, rows in a batch
 SIZES = {"10 MB": 5_000_000, "1 GB": 500_000_000}  # ids
 SHARD_TOKENS = 100_000_000
 PROGRAMS = ("graph", "python", "numpy", "window", "shuffle")
-UNIT_TOKENS = {"graph": 2**24, "python": 2**23, "numpy": 2**23, "window": 2**18, "shuffle": 2**19}
+UNIT_TOKENS = {"graph": 2**24, "python": 2**23, "numpy": 2**23, "window": 2**19, "shuffle": 2**20}
 ENCODERS = ("encode_batch_fast", "tokenize_files")
 COPIES = 6  # of the bundled wiki in the text to encode: 15 MB
 FEW = 10_000_000  # ids that the textbook's pipelines hold
@@ -103,8 +103,9 @@ def make_unit(program, folder, length, rows, batches):
     else:
         chunks = ids.batch(length + 1, drop_remainder=True)
     pairs = chunks.map(lambda row: (row[:-1], row[1:]), num_parallel_calls=tf.data.AUTOTUNE)
-    # A buffer of 1,000 rows: the tutorials' 10,000 would spend the benchmark on filling it.
-    batched = pairs.shuffle(1000).repeat().batch(rows, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    # A buffer of 1,000 rows, where the tutorials' 10,000 would spend the benchmark on filling it; and few batches ahead, or
+    # they would be made while the other programs have their turn.
+    batched = pairs.shuffle(1000).repeat().batch(rows, drop_remainder=True).prefetch(2)
     return drain_in_graph(batched, batches)
 
 
