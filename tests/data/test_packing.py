@@ -230,7 +230,7 @@ def test_packed_loss_is_the_loss_of_the_documents_alone():
         (([[1]],), {"strategy": "worst_fit"}, "strategy must be one of .* got 'worst_fit'"),
         (([[1]],), {"start_step": -1}, "start_step must be at least 0; got -1"),
         (([[1]],), {"epochs": 0}, "epochs must be at least 1; got 0"),
-        (([[1]],), {"num_workers": 3}, "num_workers must divide batch_size=32; got 3"),
+        (([[1]],), {"num_workers": 3}, "batch_size must be a multiple of num_workers=3; got 32"),
         (([[1]],), {"num_workers": 2, "worker": 2}, r"worker must lie in \[0, num_workers=2\); got 2"),
     ],
 )

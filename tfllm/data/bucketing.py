@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.data.order import shuffle_with
-from tfllm.data.packing import check_stream, join_documents, stream_batches
+from tfllm.data.packing import join_documents, stream_batches
+from tfllm.data.stream import check_stream
 
 _CANDIDATES = 256  # places at which a bucket may end
 
@@ -101,7 +102,7 @@ def pair_dataset(
         >>> print(f"{batches.buckets.padding:.2f}")
         0.20
     """
-    check_stream(batch_size=batch_size, epochs=epochs, start_step=start_step)
+    check_stream(batch_size, epochs, start_step)
     target_tokenizer = source_tokenizer if target_tokenizer is None else target_tokenizer
     source = join_documents("sources", sources, source_tokenizer)
     target = join_documents("targets", targets, target_tokenizer)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.data.order import epoch_key, shuffle_with
-from tfllm.data.pipeline import _stream
+from tfllm.data.stream import check_stream, stream_epochs
 from tfllm.text.tokenizers import check_ids
 
 STRATEGIES = ("best_fit", "concat")
@@ -194,11 +194,7 @@ def packed_dataset(
         >>> batches.packing.fill_rate
         0.6
     """
-    check_stream(batch_size=batch_size, epochs=epochs, start_step=start_step)
-    if num_workers < 1 or batch_size % num_workers:
-        raise ValueError(f"num_workers must divide batch_size={batch_size}; got {num_workers}")
-    if not 0 <= worker < num_workers:
-        raise ValueError(f"worker must lie in [0, num_workers={num_workers}); got {worker}")
+    check_stream(batch_size, epochs, start_step, num_workers, worker)
     ids, lengths = join_documents("documents", documents, tokenizer)
     ids, lengths = _with_ends(ids, lengths, -1 if tokenizer is None else tokenizer.end_id)
     packing = pack_documents(lengths, sequence_length, strategy=strategy)
@@ -225,19 +221,7 @@ def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
             lambda index: batch(key, index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    return _stream(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
-
-
-def check_stream(*, batch_size, epochs, start_step):
-    """Refuses numbers out of their ranges."""
-    least = {
-        "batch_size": (batch_size, 1),
-        "epochs": (1 if epochs is None else epochs, 1),
-        "start_step": (start_step, 0),
-    }
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise ValueError(f"{name} must be at least {bound}; got {value}")
+    return stream_epochs(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
 
 
 def _row_gather(ids, lengths, packing):

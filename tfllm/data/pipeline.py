@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from tfllm.data.order import epoch_key, offset_with, shuffle_with
 from tfllm.data.shards import MANIFEST, RECORD_TOKENS, Shards, gather_over, open_shards
+from tfllm.data.stream import check_stream, stream_epochs
 from tfllm.data.tokenizing import tokenize_files
 from tfllm.text.tokenizers import check_ids
 
-_BLOCK_TOKENS = (
-    2**16
-)  # batches are made so many tokens at a time, because a call of the map costs as much as 10,000 tokens
+# Batches are made so many tokens at a time, because a call of the map costs as much as 10,000 tokens.
+_BLOCK_TOKENS = 2**16
 
 
 def split_text(text, validation=0.1):
@@ -102,15 +102,9 @@ def lm_dataset(
         ...     print(inputs.numpy().tolist(), targets.numpy().tolist(), weights.numpy().tolist())
         [[5, 6], [7, 0]] [[6, 7], [8, 0]] [[1.0, 1.0], [1.0, 0.0]]
     """
-    least = {"sequence_length": (sequence_length, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 1)}
-    least |= {"epochs": (1 if epochs is None else epochs, 1), "start_step": (start_step, 0)}
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise ValueError(f"{name} must be at least {bound}; got {value}")
-    if batch_size % num_workers:
-        raise ValueError(f"batch_size must be a multiple of num_workers={num_workers}; got {batch_size}")
-    if not 0 <= worker < num_workers:
-        raise ValueError(f"worker must lie in [0, num_workers={num_workers}); got {worker}")
+    if sequence_length < 1:
+        raise ValueError(f"sequence_length must be at least 1; got {sequence_length}")
+    check_stream(batch_size, epochs, start_step, num_workers, worker)
     unit = math.gcd(sequence_length, RECORD_TOKENS)
     num_ids, gather = _open(source, tokenizer, unit, cache)
     if num_ids <= sequence_length:
@@ -143,7 +137,7 @@ def lm_dataset(
     counted = shuffle and epochs is not None
     if not counted:  # an iterator can be saved: its only outside state is the ids, which do not change
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return _stream(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
+    return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
 
 
 class _Rows:
@@ -192,41 +186,6 @@ class _Rows:
         left = tf.where(place < self.count, self.targets - start - row * length, 0)
         keep = tf.sequence_mask(tf.minimum(left, length), length)
         return tf.where(keep, inputs, 0), tf.where(keep, targets, 0), tf.cast(keep, tf.float32)
-
-
-def _stream(part_of_epoch, batches, epochs, start_step, counted):
-    """Joins the parts of epochs to passes; `counted` passes go on where the one before them ended."""
-    first_epoch, begin = start_step // batches, start_step % batches
-    if epochs is None:
-        return tf.data.Dataset.counter(first_epoch).flat_map(
-            lambda epoch: part_of_epoch(epoch, tf.where(epoch == first_epoch, tf.constant(begin, tf.int64), 0), batches)
-        )
-
-    def one_pass(number):
-        def part(index):  # a pass of n epochs that begins inside one has parts of n + 1
-            return part_of_epoch(
-                first_epoch + number * epochs + index,
-                tf.where(index == 0, tf.constant(begin, tf.int64), 0),
-                tf.where(index == epochs, tf.constant(begin, tf.int64), batches),
-            )
-
-        return tf.data.Dataset.range(epochs + (begin > 0)).flat_map(part)
-
-    passes = tf.data.Dataset.range(1).map(_make_counter()) if counted else tf.data.Dataset.range(1)
-    return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
-
-
-def _make_counter():
-    """Makes a function that returns 0, 1, 2, ... A table, because a variable would be mirrored in a strategy's scope."""
-    with tf.device("CPU:0"):
-        table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
-
-    def count(key):
-        number = table.lookup(key)
-        with tf.control_dependencies([table.insert(key, number + 1)]):
-            return tf.identity(number)
-
-    return count
 
 
 def _open(source, tokenizer, unit, cache):

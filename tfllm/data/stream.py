@@ -1,0 +1,66 @@
+"""Batches of epochs as one stream: where a pass begins, and what the next pass goes on with."""
+
+import tensorflow as tf
+
+
+def check_stream(batch_size, epochs, start_step, num_workers=1, worker=0):
+    """Raises ValueError when one of the numbers that data sets of batches share is out of its range."""
+    least = {
+        "batch_size": (batch_size, 1),
+        "epochs": (1 if epochs is None else epochs, 1),
+        "start_step": (start_step, 0),
+        "num_workers": (num_workers, 1),
+    }
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise ValueError(f"{name} must be at least {bound}; got {value}")
+    if batch_size % num_workers:
+        raise ValueError(f"batch_size must be a multiple of num_workers={num_workers}; got {batch_size}")
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"worker must lie in [0, num_workers={num_workers}); got {worker}")
+
+
+def stream_epochs(part_of_epoch, batches, epochs, start_step, counted):
+    """Joins the parts of epochs to passes.
+
+    Args:
+        part_of_epoch: function of (epoch, begin, end), int64 scalars, to the data set of those batches of the epoch.
+        batches: int, how many an epoch has.
+        epochs: int, epochs in a pass, or None for one endless pass.
+        start_step: int, the batch of the endless stream at which the first pass begins.
+        counted: bool, whether every pass goes on where the one before it ended; else all begin at `start_step`.
+
+    Returns:
+        `tf.data.Dataset`.
+    """
+    first_epoch, begin = start_step // batches, start_step % batches
+    if epochs is None:
+        return tf.data.Dataset.counter(first_epoch).flat_map(
+            lambda epoch: part_of_epoch(epoch, tf.where(epoch == first_epoch, tf.constant(begin, tf.int64), 0), batches)
+        )
+
+    def one_pass(number):
+        def part(index):  # a pass of n epochs that begins inside one has parts of n + 1
+            return part_of_epoch(
+                first_epoch + number * epochs + index,
+                tf.where(index == 0, tf.constant(begin, tf.int64), 0),
+                tf.where(index == epochs, tf.constant(begin, tf.int64), batches),
+            )
+
+        return tf.data.Dataset.range(epochs + (begin > 0)).flat_map(part)
+
+    passes = tf.data.Dataset.range(1).map(_make_counter()) if counted else tf.data.Dataset.range(1)
+    return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
+
+
+def _make_counter():
+    """Makes a function that returns 0, 1, 2, ... A table, because a variable would be mirrored in a strategy's scope."""
+    with tf.device("CPU:0"):
+        table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+
+    def count(key):
+        number = table.lookup(key)
+        with tf.control_dependencies([table.insert(key, number + 1)]):
+            return tf.identity(number)
+
+    return count
