@@ -305,6 +305,86 @@ def test_gpt2_and_bert_give_the_ids_that_their_models_know():
         tfllm.data.load_vocabulary("gpt3")
 
 
+def byte_tokens():
+    return [token for token in made("bpe-gpt2").tokens if len(token) == 1]
+
+
+def test_words_of_any_length_are_merged_as_in_the_rust_library():
+    source, gpt2 = random.Random(1), tfllm.data.load_vocabulary("gpt2")
+    words = ["".join(source.choices("abAB01词", k=size)) for size in (1, 2, 50, 500, 20_000)] + [
+        "a" * 5000,
+        "ab" * 3000,
+    ]
+    assert gpt2.encode(words).to_list() == [row.ids for row in rust_of(gpt2).encode_batch(words)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_merges_in_any_order_are_merged_as_in_the_rust_library(seed):
+    source = random.Random(seed)
+    tokens, merges = list("abcd"), []
+    for _ in range(source.randrange(3, 25)):
+        left, right = source.choice(tokens), source.choice(tokens)
+        if len(left + right) < 9:
+            merges.append((left, right))
+            tokens = list(dict.fromkeys([*tokens, left + right]))
+    if seed % 2:  # else in the order of a training; now and then one stands twice
+        source.shuffle(merges)
+    tokens = ["<|endoftext|>", *byte_tokens(), *(token for token in tokens if len(token) > 1)]
+    tokenizer = BPETokenizer(tokens, merges)
+    words = ["".join(source.choices("abcd"[: source.randrange(1, 5)], k=source.randrange(1, 30))) for _ in range(300)]
+    assert tokenizer.encode(words).to_list() == [row.ids for row in rust_of(tokenizer).encode_batch(words)]
+
+
+def test_no_merges_at_all():
+    tokenizer = BPETokenizer(["<|endoftext|>", *byte_tokens()], [])
+    assert tokenizer.decode(tokenizer.encode("no 词")).numpy().decode() == "no 词"
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+@pytest.mark.parametrize("kind", ["RobertaProcessing", "ByteLevel", "Sequence"])
+def test_offsets_are_trimmed_where_the_file_says_so(kind, prefixed):
+    part = {"type": kind, "trim_offsets": True, "add_prefix_space": prefixed}
+    if kind != "ByteLevel":
+        part |= {"type": "RobertaProcessing", "sep": ["<s>", 1], "cls": ["<s>", 1]}
+    post_processor = {"type": "Sequence", "processors": [part]} if kind == "Sequence" else part
+    tokenizer = BPETokenizer.from_json(json.loads(made("bpe-gpt2").to_json()) | {"post_processor": post_processor})
+    rust = rust_of(tokenizer)
+    for text in ("Hello world  and   more \n", " Hello", "a   ", " ", ""):
+        for special in (True, False):
+            _, starts, ends = tokenizer.encode_with_offsets(text, add_special_tokens=special)
+            found = list(zip(starts.numpy().tolist(), ends.numpy().tolist(), strict=True))
+            assert found == rust.encode(text, add_special_tokens=special).offsets
+
+
+def test_a_file_that_does_not_name_its_kind(tmp_path):
+    for name in ("bpe-gpt2", "wordpiece", "words"):
+        document = json.loads(made(name).to_json())
+        del document["model"]["type"]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+        assert type(load_tokenizer(tmp_path / "tokenizer.json")) is type(made(name))
+
+
+def test_many_added_tokens_that_overlap():
+    blanks = tuple(" " * size for size in range(2, 32))
+    tokenizer = bpe("gpt2", added=(*blanks, "<a><", *(f"<|reserved_{i}|>" for i in range(200))))
+    texts = ["def f(x):\n        if x:\n            return 1\n" * 40, "<a>" * 2000, "<|reserved_17|> <|reserved_1"]
+    assert tokenizer.encode(texts).to_list() == [row.ids for row in rust_of(tokenizer).encode_batch(texts)]
+
+
+def test_a_stream_may_hold_empty_parts(tokenizer):
+    assert (
+        "".join(tokenizer.decode_stream([[5], [], np.zeros(0, np.int32), [6]]))
+        == tokenizer.decode([5, 6]).numpy().decode()
+    )
+
+
+def test_a_rank_that_is_not_known_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="texts must have a known number of axes"):
+        tf.function(tokenizer.encode, input_signature=[tf.TensorSpec(None, tf.string)], autograph=False)(
+            tf.constant("a")
+        )
+
+
 def test_a_word_that_looks_like_a_special_token_is_none():
     tokenizer = WordTokenizer(["<unk>", "[CLS]", "a"], special_tokens=("<unk>", "[CLS]"), pattern="whitespace")
     assert tokenizer.encode("a [CLS]").numpy().tolist() == [2, 0]
@@ -318,6 +398,8 @@ def test_a_vocabulary_of_one_token_a_line(tmp_path):
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nking\n##s\n")
     tokenizer = WordPieceTokenizer.from_vocabulary(path)
     assert tokenizer.encode("Kings queen", add_special_tokens=True).numpy().tolist() == [2, 5, 6, 1, 3]
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\u2028b\nking")
+    assert WordPieceTokenizer.from_vocabulary(path).tokens[5:] == ["a\u2028b", "king"]
     path.write_text("[PAD]\nking\n")
     with pytest.raises(ValueError, match=r"a vocabulary with \[UNK\]; got .*vocab.txt"):
         WordPieceTokenizer.from_vocabulary(path)
@@ -345,6 +427,14 @@ def test_a_mark_never_comes_from_a_text():
         (lambda: WordPieceTokenizer(["[UNK]"], special_tokens=("[UNK]",), longest_word=0), "at least 1; got 0"),
         (lambda: WordPieceTokenizer(["[UNK]"], special_tokens=("[UNK]",), prefix=""), "prefix must not be empty"),
         (lambda: BPETokenizer.train("a", vocab_size=300, pattern="bert"), r"pattern must be one of .*; got 'bert'"),
+        (lambda: WordPieceTokenizer.from_tokens(["[UNK]"]), r"BERT's special tokens; got none for '\[PAD\]'"),
+        (lambda: BPETokenizer(["<|endoftext|>", "<|endoftext|>", *byte_tokens()], []), "tokens must be all different"),
+        (
+            lambda: WordTokenizer(["<unk>", "a"], added_tokens=("a", "a")),
+            "must be all different; got 'a' more than once",
+        ),
+        (lambda: WordTokenizer(["<unk>"], token_flags={"<unk>": ("strip",)}), "token_flags must give tuples of"),
+        (lambda: made("bpe-gpt2").encode_bulk("abc"), "texts must be a list of str; got str"),
         (lambda: made("bpe-gpt2").id_of("<none>"), "token must be one of the vocabulary's .*; got '<none>'"),
     ],
 )

@@ -170,6 +170,8 @@ def test_a_file_gives_an_equal_tokenizer(tokenizer, tmp_path):
     [
         ("{", "path must name a tokenizer.json; got"),
         ("[]", "path must name a tokenizer.json; got"),
+        ("[" * 100_000, "path must name a tokenizer.json; got"),
+        (json.dumps({"model": {"type": ["BPE"]}}), r"a kind in .* got \['BPE'\]"),
         (json.dumps({"model": {"type": "Unigram"}}), "a kind in .* got 'Unigram'"),
         (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "pre_tokenizer must cut words as one of .* got null"),
         (json.dumps({"model": {"type": "WordLevel"}}), "a whole tokenizer.json; got .* lacks 'vocab'"),
@@ -237,6 +239,13 @@ def test_bad_vocabularies_are_refused(make, message):
 def test_ids_out_of_the_vocabulary_are_refused(tokenizer):
     with pytest.raises(ValueError, match=f"ids must lie in .*{tokenizer.vocab_size}.*got {tokenizer.vocab_size}"):
         tokenizer.decode([1, tokenizer.vocab_size])
-    with pytest.raises(ValueError, match="ids must be whole numbers; got float32"):
+    with pytest.raises(ValueError, match="ids must be whole numbers, in rows; got float32"):
         tokenizer.decode(tf.constant([1.0]))
+    for wrong in ([1.5], "abc", 5, [[1], 2]):
+        with pytest.raises(ValueError, match="ids must be whole numbers, in rows; got"):
+            tokenizer.decode(wrong)
+    with pytest.raises(ValueError, match=f"ids must lie in .*; got {2**40}"):
+        tokenizer.decode([2**40])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.function(tokenizer.decode)(tf.constant([2**32 + 1]))
     assert tokenizer.decode(np.array([5, 6], np.uint16)).numpy() == tokenizer.decode([5, 6]).numpy()

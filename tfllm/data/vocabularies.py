@@ -13,7 +13,7 @@ def _gpt2(folder):
 
 
 def _bert_uncased(folder):
-    tokens = read_gzip(folder / "bert-uncased.txt.gz").splitlines()
+    tokens = read_gzip(folder / "bert-uncased.txt.gz").removesuffix("\n").split("\n")
     return WordPieceTokenizer.from_tokens(tokens, lowercase=True)
 
 

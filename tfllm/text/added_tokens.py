@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.text.characters import MARK, PointTable, in_class
+from tfllm.text.words import WordIndex, hash_slices, running_hashes
 
 FLAGS = ("lstrip", "rstrip", "single_word")
 
@@ -21,12 +22,11 @@ class AddedTokens:
 
     def __init__(self, contents, flags):
         self._has = {name: np.array([name in flags.get(token, ()) for token in contents], bool) for name in FLAGS}
-        width = max(map(len, contents), default=1)
-        self._table = np.full([len(contents), width], -1, np.int32)
-        for row, content in zip(self._table, contents, strict=True):
-            row[: len(content)] = [ord(character) for character in content]
-        self._lengths = np.array([len(content) for content in contents], np.int32)
-        self._first = np.unique(self._table[:, 0])
+        self._index = WordIndex([[ord(character) for character in token] for token in contents], range(len(contents)))
+        self._lengths = sorted({len(token) for token in contents}, reverse=True)
+        begins = np.zeros(0x110000, np.uint8)
+        begins[[ord(token[0]) for token in contents]] = 1
+        self._begins = PointTable(begins)
 
     def mark(self, points, allowed):
         """Replaces every token by one mark.
@@ -39,31 +39,21 @@ class AddedTokens:
             (points int32 [K], origin int32 [K], covered int32 [K]): `MARK + k` for token k, where each comes from, and
             how many old points each stands for.
         """
-        width = self._table.shape[1]
-        candidate = tf.reduce_any(points[:, None] == self._first, 1) if len(self._first) < 8 else points >= 0
-        at = tf.cast(tf.where(candidate)[:, 0], tf.int32)
-        padded = tf.concat([points, tf.fill([width], -2)], 0)
-        # One column at a time keeps [candidates, tokens] the largest tensor.
-        fits = tf.tile(allowed[None, :], [tf.size(at), 1])
-        for column in range(width):
-            symbol = tf.gather(padded, at + column)[:, None]
-            fits &= (symbol == self._table[:, column]) | (self._table[:, column] < 0)
-        size = tf.reduce_max(tf.where(fits, self._lengths, 0), 1)
-        token = tf.argmax(tf.where(fits, self._lengths, 0), 1, output_type=tf.int32)
-        hit = size > 0
-        at, size, token = (tf.boolean_mask(values, hit) for values in (at, size, token))
-
-        def next_hit(index, end, kept):
-            free = at[index] >= end
-            kept = tf.tensor_scatter_nd_update(kept, [[index]], [free])
-            return index + 1, tf.where(free, at[index] + size[index], end), kept
-
-        def one_by_one():
-            start = (0, 0, tf.zeros_like(at, tf.bool))
-            return tf.while_loop(lambda index, *_: index < tf.size(at), next_hit, start)[2]
-
+        at = tf.cast(tf.where(self._begins(points) > 0)[:, 0], tf.int32)
+        running, total = running_hashes(points), tf.size(points)
+        token, size = tf.fill([tf.size(at)], -1), tf.zeros_like(at)
+        for length in self._lengths:  # the longest first
+            place, found = self._index.candidates(hash_slices(running, at, tf.minimum(at + length, total)))
+            found &= (token < 0) & (at + length <= total) & tf.gather(allowed, tf.gather(self._index.ids, place))
+            likely = tf.cast(tf.where(found)[:, 0], tf.int32)
+            place, lengths = tf.gather(place, likely), tf.fill([tf.size(likely)], length)
+            sure = self._index.equal(place, points, tf.gather(at, likely), lengths)
+            likely, place = tf.boolean_mask(likely, sure)[:, None], tf.boolean_mask(place, sure)
+            token = tf.tensor_scatter_nd_update(token, likely, tf.gather(self._index.ids, place))
+            size = tf.tensor_scatter_nd_update(size, likely, tf.fill([tf.size(place)], length))
+        at, size, token = (tf.boolean_mask(values, token >= 0) for values in (at, size, token))
         overlap = tf.reduce_any(at[1:] < at[:-1] + size[:-1])
-        kept = tf.cond(overlap, one_by_one, lambda: tf.ones_like(at, tf.bool))
+        kept = tf.cond(overlap, lambda: _first_come(at, size), lambda: tf.ones_like(at, tf.bool))
         at, size, token = (tf.boolean_mask(values, kept) for values in (at, size, token))
         if self._has["single_word"].any():
             word = _is_word()(points) > 0
@@ -87,6 +77,21 @@ class AddedTokens:
         left = tf.cumsum(inside)[:-1] == 0
         origin = tf.boolean_mask(tf.range(tf.size(points)), left)
         return tf.gather(marked, origin), origin, tf.gather(covered, origin)
+
+
+def _first_come(at, size):
+    """Says which of sorted slices stand when each that begins inside a standing one before it falls: bool [N]."""
+    count = tf.size(at)
+    # From every slice to the next that it leaves free; doubling the steps finds all that the first one leads to.
+    following = tf.concat([tf.searchsorted(at, at + size), [count]], 0)
+    reached = tf.range(count + 1) == 0
+
+    def double(step, reached, following):
+        more = tf.boolean_mask(following, reached)[:, None]
+        reached = tf.tensor_scatter_nd_update(reached, more, tf.ones([tf.size(more)], tf.bool))
+        return 2 * step, reached, tf.gather(following, following)
+
+    return tf.while_loop(lambda step, *_: step <= count, double, (1, reached, following))[1][:-1]
 
 
 @functools.cache

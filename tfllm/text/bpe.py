@@ -92,10 +92,18 @@ class BPETokenizer(Tokenizer):
         self.ignore_merges = ignore_merges
         self._id_of_byte = tf.constant([id_of[character] for character in _BYTE_CHARACTERS])
         # Pairs are looked up in a sorted vector: no hash table, so nothing to initialise or track in an export.
-        keys = np.array([id_of[a] * self.vocab_size + id_of[b] for a, b in self.merges] or [-1], np.int64)
-        keys, ranks = np.unique(keys, return_index=True)
-        self._pair_keys, self._pair_ranks = tf.constant(keys), tf.constant(ranks.astype(np.int32))
-        self._merged_ids = tf.constant([id_of[a + b] for a, b in self.merges] or [-1], tf.int32)
+        pairs = [(id_of[left], id_of[right], id_of[left + right]) for left, right in merges]
+        ranks = {left * self.vocab_size + right: rank for rank, (left, right, _) in enumerate(pairs)}
+        keys = np.array(sorted(ranks) or [-1], np.int64)
+        self._pair_keys = tf.constant(keys)
+        self._pair_ranks = tf.constant([ranks.get(key, -1) for key in keys.tolist()], tf.int32)
+        left, right, product = np.array(pairs or [(0, 0, 0)]).T
+        self._merged_ids = tf.constant(product, tf.int32)
+        lowest = np.full(self.vocab_size, len(pairs))  # rank of a merge with a token in it
+        if pairs:
+            np.minimum.at(lowest, np.concatenate([left, right]), np.tile(np.arange(len(pairs)), 2))
+        # For every rank, the lowest rank that a pair with its product can have; the last entry is for no rank.
+        self._next_ranks = tf.constant(np.append(lowest[product], len(pairs)), tf.int32)
         self._whole_words = self._index_whole_words(set(special_tokens) | set(added_tokens))
 
     @property
@@ -173,7 +181,10 @@ class BPETokenizer(Tokenizer):
         )
 
     def _merge(self, symbols, lengths):
-        """Merges, in every word at once, the pair of lowest rank wherever it stands, until no word has a pair left.
+        """Merges the pair of lowest rank, the leftmost first, until no word has a pair left.
+
+        A turn of the loop makes all merges, in all words, that nothing can come before: those below every rank that a product
+        of the word's pairs could have, and not above their neighbours.
 
         Args:
             symbols: int32 [M], the bytes of words, one word after another.
@@ -190,11 +201,24 @@ class BPETokenizer(Tokenizer):
             known = tf.equal(tf.gather(self._pair_keys, at), key) & tf.equal(word_of[:-1], word_of[1:])
             return tf.where(known, tf.gather(self._pair_ranks, at), none)  # [N - 1]
 
-        def merge_once(ids, word_of, ranks):
-            best = tf.gather(tf.math.unsorted_segment_min(ranks, word_of[:-1], word_of[-1] + 1), word_of[:-1])
-            wanted = (ranks == best) & (ranks < none)
-            # In "aaa" the pairs overlap: the left one wins.
-            merged = tf.cond(tf.reduce_any(wanted[1:] & wanted[:-1]), lambda: _every_other(wanted), lambda: wanted)
+        def merge_some(ids, word_of, ranks):
+            word, count = word_of[:-1], word_of[-1] + 1
+            least = tf.gather(tf.math.unsorted_segment_min(ranks, word, count), word)
+            limit = tf.math.unsorted_segment_min(tf.gather(self._next_ranks, ranks), word, count)
+            limit = tf.gather(limit, word)
+            before, after = tf.concat([[none], ranks[:-1]], 0), tf.concat([ranks[1:], [none]], 0)
+            wanted = (ranks < limit) & (ranks <= before) & (ranks <= after) & (ranks < none)
+
+            def one_a_word():
+                # Merges out of the order of training: a product may pair before what made it, so only the first counts.
+                place = tf.range(tf.size(ranks))
+                candidate = tf.where((ranks == least) & (ranks < none), place, tf.size(ranks))
+                first = tf.gather(tf.math.unsorted_segment_min(candidate, word, count), word)
+                return tf.where(limit <= least, place == first, wanted)
+
+            wanted = tf.cond(tf.reduce_any((limit <= least) & (least < none)), one_a_word, lambda: wanted)
+            overlap = wanted & (ranks == before)  # in "aaa" the pairs overlap: the left one wins
+            merged = tf.cond(tf.reduce_any(overlap), lambda: _every_other(wanted, ranks == before), lambda: wanted)
             ids = tf.concat(
                 [tf.where(merged, tf.gather(self._merged_ids, tf.minimum(ranks, none - 1)), ids[:-1]), ids[-1:]], 0
             )
@@ -207,7 +231,7 @@ class BPETokenizer(Tokenizer):
         word_of = repeat(tf.range(tf.size(lengths)), lengths)
         ids, word_of, _ = tf.while_loop(
             lambda ids, word_of, ranks: tf.reduce_any(ranks < none),
-            merge_once,
+            merge_some,
             (ids, word_of, pair_ranks(ids, word_of)),
             shape_invariants=(vector, vector, vector),
         )
@@ -224,10 +248,13 @@ class BPETokenizer(Tokenizer):
         tokens, shared = read_shared(document, BYTE_PATTERNS)
         model, empty = document["model"], (None, "", False)
         refuse_unless(model, continuing_subword_prefix=empty, end_of_word_suffix=empty, dropout=(None, 0.0))
-        refuse_unless(model, unk_token=(None,), byte_fallback=empty)
-        if (document.get("decoder") or {}).get("type") != "ByteLevel":
+        refuse_unless(model, byte_fallback=empty)  # unk_token cannot come up where every byte is a token
+        decoder = document.get("decoder") or {}
+        if decoder.get("type") == "Sequence" and len(decoder["decoders"]) == 1:
+            (decoder,) = decoder["decoders"]
+        if decoder.get("type") != "ByteLevel":
             raise ValueError(f"tokenizer.json: decoder must be ByteLevel; got {document.get('decoder')}")
-        merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+        merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
         if any(len(pair) != 2 for pair in merges):
             raise ValueError("tokenizer.json: merges must be pairs; got others")
         return cls(tokens, merges, ignore_merges=bool(model.get("ignore_merges")), **shared)
@@ -240,10 +267,18 @@ def _bytes_of_token(token):
     return token.encode()
 
 
-def _every_other(flags):
-    """Keeps the first, third, fifth ... flag of every run of True; bool [N] -> bool [N]."""
+def _every_other(flags, like_before):
+    """Keeps the first, third, fifth ... flag of every run of True, and none of a run whose first is like the one before it.
+
+    Args:
+        flags: bool [N].
+        like_before: bool [N]; where the first of a run is so, the run begins farther left than its flags.
+
+    Returns:
+        bool [N].
+    """
     index = tf.range(tf.size(flags))
     begins = flags & ~tf.concat([[False], flags[:-1]], 0)
     run = tf.cumsum(tf.cast(begins, tf.int32))
-    first = tf.concat([[0], tf.boolean_mask(index, begins)], 0)
-    return flags & ((index - tf.gather(first, run)) % 2 == 0)
+    first = tf.gather(tf.concat([[0], tf.boolean_mask(index, begins)], 0), run)
+    return flags & ((index - first) % 2 == 0) & ~tf.gather(like_before, first)

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm import files
-from tfllm.text.added_tokens import AddedTokens
+from tfllm.text.added_tokens import FLAGS, AddedTokens
 from tfllm.text.characters import BREAK, MARK, MARK_BYTE, read_characters, utf8_symbols
 from tfllm.text.normalizers import Normalizer
-from tfllm.text.tokenizer_json import WORD_PATTERNS, splitter_named, template_of
+from tfllm.text.tokenizer_json import WORD_PATTERNS, splitter_named, template_of, trims_offsets
 from tfllm.text.words import distinct_words, lengths_of, repeat, slices
 
 UNKNOWN_TOKEN = "<unk>"
@@ -78,6 +78,13 @@ class Tokenizer(tf.Module):
         self._plain.around = [[self.id_of(token) for token in part] for part in template_of(post_processor)]
 
         whole = self.special_tokens + self.added_tokens
+        for name, some in (("tokens", self._plain.tokens), ("special_tokens and added_tokens", whole)):
+            if len(set(some)) != len(some):
+                repeated = next(token for token in some if some.count(token) > 1)
+                raise ValueError(f"{name} must be all different; got {repeated!r} more than once")
+        for token, flags in self._plain.flags.items():
+            if token not in whole or isinstance(flags, str) or not set(flags) <= set(FLAGS):
+                raise ValueError(f"token_flags must give tuples of {FLAGS} to whole tokens; got {token!r}: {flags!r}")
         missing = [token for token in whole if not token or token not in ids]
         if missing:
             raise ValueError(f"tokens must hold every special and added token; got none for {missing[0]!r}")
@@ -93,6 +100,10 @@ class Tokenizer(tf.Module):
                 for index, text in enumerate(token_bytes)
             ]
         )
+        self._trims = trims_offsets(post_processor)
+        if self._trims is not None:
+            sizes = [(len(token), len(_trim_left(token)), len(_trim_left(token[::-1]))) for token in self._plain.tokens]
+            self._blanks = tf.constant([[size - left, size - right] for size, left, right in sizes])
         self._is_special = tf.constant([token in special for token in self._plain.tokens])
         silent = [
             b"" if token in special else text for token, text in zip(self._plain.tokens, token_bytes, strict=True)
@@ -183,6 +194,8 @@ class Tokenizer(tf.Module):
                 for values in self._encode(texts.values, allow_special, add_special_tokens, offsets)
             ]
         texts = tf.convert_to_tensor(texts, tf.string)
+        if texts.shape.rank is None:
+            raise ValueError("texts must have a known number of axes; got a tensor of unknown rank")
         flat = tf.reshape(texts, [-1])
         results = self._encode_rows(flat, allow_special, offsets)
         if add_special_tokens:
@@ -239,7 +252,13 @@ class Tokenizer(tf.Module):
                 begin, end = tf.gather(origin, begin), tf.gather(origin, end)
             sizes = tf.cast(row_splits[1:] - row_splits[:-1], tf.int32)
             shift = repeat(tf.cast(tf.where(original == BREAK)[:, 0], tf.int32)[: tf.size(sizes)] + 1, sizes)
-            results += [begin - shift, end + extent - shift]
+            begin, end = begin - shift, end + extent - shift
+            if self._trims is not None:
+                leading, trailing = tf.unstack(tf.gather(self._blanks, ids), axis=1)
+                leading -= tf.cast((leading > 0) & (begin == 0) & self._trims, tf.int32)
+                begin = tf.minimum(begin + leading, end)
+                end = tf.where(end >= trailing, tf.maximum(end - trailing, begin), end)
+            results += [begin, end]
         return [tf.RaggedTensor.from_row_splits(values, row_splits, validate=False) for values in results]
 
     def _encode_points(self, points, symbols, at, num_rows, offsets):
@@ -318,6 +337,8 @@ class Tokenizer(tf.Module):
             >>> [ids.tolist() for ids in tfllm.CharTokenizer.train("abc").encode_bulk(["cab", ""])]
             [[3, 1, 2], []]
         """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"texts must be a list of str; got {type(texts).__name__}")
         rust = self._rust()
         if rust is None:
             rows = self.encode(list(texts))
@@ -360,15 +381,19 @@ class Tokenizer(tf.Module):
     def decode_bytes(self, ids):
         """Does what `decode` does, but leaves the bytes as they are: a string may end inside a character."""
         if isinstance(ids, list | tuple):
-            ids = tf.ragged.constant(ids, tf.int32)
+            try:
+                ids = tf.ragged.constant(ids, tf.int64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"ids must be whole numbers, in rows; got {str(ids)[:60]}") from error
+        ids = ids if isinstance(ids, tf.RaggedTensor) else tf.convert_to_tensor(ids)
+        if not ids.dtype.is_integer or ids.shape.rank == 0:
+            raise ValueError(f"ids must be whole numbers, in rows; got {ids.dtype.name} of shape {ids.shape}")
         if isinstance(ids, tf.RaggedTensor):
             if ids.values.shape.rank > 1:
                 return ids.with_values(self.decode_bytes(ids.values))
             return tf.strings.reduce_join(self._pieces(ids), axis=-1)
-        ids = tf.convert_to_tensor(ids)
         if self._first_bytes_of is None:
-            self._check_ids(ids)
-            return tf.strings.reduce_join(tf.gather(self._bytes_of, tf.cast(ids, tf.int32)), axis=-1)
+            return tf.strings.reduce_join(tf.gather(self._bytes_of, self._checked(ids)), axis=-1)
         shape = tf.shape(ids)
         rows = tf.reshape(ids, [tf.reduce_prod(shape[:-1]), shape[-1]])
         pieces = self._pieces(tf.RaggedTensor.from_tensor(rows))
@@ -378,9 +403,7 @@ class Tokenizer(tf.Module):
 
     def _pieces(self, rows):
         """Returns string [R, (T)], what the ids of int [R, (T)] stand for."""
-        ids = rows.values
-        self._check_ids(ids)
-        ids = tf.cast(ids, tf.int32)
+        ids = self._checked(rows.values)
         pieces = tf.gather(self._bytes_of, ids)
         if self._first_bytes_of is not None:
             seen = tf.cumsum(tf.cast(~tf.gather(self._is_special, ids), tf.int32))
@@ -390,9 +413,11 @@ class Tokenizer(tf.Module):
             pieces = tf.where(is_first, tf.gather(self._first_bytes_of, ids), pieces)
         return rows.with_values(pieces)
 
-    def _check_ids(self, ids):
+    def _checked(self, ids):
+        """Returns ids that a gather takes; outside a graph it refuses those out of the vocabulary."""
         if tf.executing_eagerly():
             check_ids("ids", ids, self.vocab_size)
+        return ids if ids.dtype in (tf.int32, tf.int64) else tf.cast(ids, tf.int64)
 
     def decode_stream(self, ids):
         """Decodes ids as they come, in whole characters: the pieces together are what `decode` gives.
@@ -415,6 +440,7 @@ class Tokenizer(tf.Module):
         for some in ids:
             some = np.atleast_1d(np.asarray(some))
             check_ids("ids", some, self.vocab_size)
+            some = some.astype(np.int64)  # an empty list is of no whole number
             for index in some[~special[some]]:
                 piece, table = decoder.decode(table[index]), later
                 if piece:
@@ -444,6 +470,10 @@ def check_special_tokens(special_tokens):
     """Raises ValueError unless `special_tokens` is a collection of different strings."""
     if isinstance(special_tokens, str) or len(set(special_tokens)) != len(special_tokens):
         raise ValueError(f"special_tokens must be a tuple of different strings; got {special_tokens!r}")
+
+
+def _trim_left(token):
+    return token.lstrip().lstrip("\u0120")  # GPT-2's writing of a blank
 
 
 def put_together(parts, total):

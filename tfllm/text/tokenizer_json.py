@@ -8,6 +8,7 @@ import json
 
 from tfllm.text import splitters
 from tfllm.text.added_tokens import FLAGS
+from tfllm.text.normalizers import Normalizer
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
@@ -97,9 +98,9 @@ def template_of(post_processor):
     Raises:
         ValueError: when it is not of a supported kind.
     """
-    kind = (post_processor or {}).get("type")
-    if kind in (None, "ByteLevel"):  # ByteLevel only trims offsets
+    if post_processor is None or post_processor.get("type") == "ByteLevel":  # which only trims offsets
         return [], []
+    kind = post_processor.get("type")
     if kind in ("BertProcessing", "RobertaProcessing"):
         return [post_processor["cls"][0]], [post_processor["sep"][0]]
     if kind == "Sequence":
@@ -118,6 +119,24 @@ def template_of(post_processor):
             )
             return before, after
     raise ValueError(f"tokenizer.json: post_processor is not supported; got {json.dumps(post_processor)}")
+
+
+def trims_offsets(post_processor):
+    """Returns None, or, where a post_processor trims the blanks off the offsets, whether it spares a prefixed blank."""
+    for part in (post_processor or {}).get("processors", [post_processor or {}]):
+        if part.get("type") in ("ByteLevel", "RobertaProcessing") and part.get("trim_offsets", True):
+            return bool(part.get("add_prefix_space", True))
+    return None
+
+
+def kind_of(document):
+    """Returns str, the type of the model of a tokenizer.json; old files do not name it."""
+    model = document["model"]
+    if "type" in model:
+        return model["type"]
+    if "merges" in model:
+        return "BPE"
+    return "WordPiece" if "continuing_subword_prefix" in model or "max_input_chars_per_word" in model else "WordLevel"
 
 
 def write_document(tokenizer, model, decoder):
@@ -164,7 +183,7 @@ def read_shared(document, patterns):
     """
     added = document.get("added_tokens") or []
     for token in added:
-        if token.get("normalized") and document.get("normalizer"):
+        if token.get("normalized") and Normalizer(document.get("normalizer")).steps:
             raise ValueError(
                 f"tokenizer.json: added_tokens must not be normalized where there is a normalizer; got {token['content']!r}"
             )

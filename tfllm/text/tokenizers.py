@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfllm.text.bpe import BPETokenizer
 from tfllm.text.characters import BREAK, MARK
 from tfllm.text.contract import UNKNOWN_TOKEN, Tokenizer, as_texts, check_ids, check_special_tokens
-from tfllm.text.tokenizer_json import pattern_of, read_shared, refuse_unless, write_document
+from tfllm.text.tokenizer_json import kind_of, pattern_of, read_shared, refuse_unless, write_document
 from tfllm.text.wordpiece import WordPieceTokenizer, WordTokenizer
 
 __all__ = [
@@ -105,6 +105,8 @@ class CharTokenizer(Tokenizer):
 def load_tokenizer(path):
     """Reads a `tokenizer.json` that `Tokenizer.save`, the Rust `tokenizers` library or `transformers` wrote.
 
+    Its `truncation` and `padding` are left out: they belong to batches, not to texts.
+
     Args:
         path: str or path, the file.
 
@@ -116,12 +118,16 @@ def load_tokenizer(path):
         FileNotFoundError: when there is no such file.
     """
     kinds = {"WordLevel": WordTokenizer, "BPE": BPETokenizer, "WordPiece": WordPieceTokenizer}
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"path must name a file; got {str(path)!r}, which is none")
     try:
         document = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        kind = document["model"]["type"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"path must name a tokenizer.json; got {str(path)!r}, which is not one ({error!r})") from error
-    if kind not in kinds:
+        kind = kind_of(document)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"path must name a tokenizer.json; got {str(path)!r}, which is not one ({type(error).__name__})"
+        ) from error
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"path must name a tokenizer of a kind in {sorted(kinds)}; got {kind!r} in {str(path)!r}")
     try:
         if kind == "WordLevel" and _cuts_characters(document):

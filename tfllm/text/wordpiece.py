@@ -182,7 +182,7 @@ class WordPieceTokenizer(Tokenizer):
     ):
         check_pattern(pattern, WORD_PATTERNS)
         _check_words("tokens", tokens, unknown_token)
-        if longest_word < 1:
+        if isinstance(longest_word, bool) or longest_word < 1:
             raise ValueError(f"longest_word must be at least 1; got {longest_word}")
         if not prefix:
             raise ValueError("prefix must not be empty; got ''")
@@ -268,7 +268,7 @@ class WordPieceTokenizer(Tokenizer):
             ValueError: when the file lacks one of BERT's special tokens, or is not UTF-8.
         """
         try:
-            tokens = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+            tokens = pathlib.Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"path must name a UTF-8 file; got {str(path)!r}, which is not one") from error
         missing = [token for token in BERT_TOKENS if token not in tokens]
@@ -286,7 +286,13 @@ class WordPieceTokenizer(Tokenizer):
 
         Returns:
             A `WordPieceTokenizer`.
+
+        Raises:
+            ValueError: when one of the special tokens is missing.
         """
+        missing = [token for token in BERT_TOKENS if token not in tokens]
+        if missing:
+            raise ValueError(f"tokens must hold BERT's special tokens; got none for {missing[0]!r}")
         return cls(tokens, normalizer=bert_normalizer(lowercase), post_processor=_cls_and_sep(tokens.index))
 
     def _encode_words(self, symbols, first, lengths):
