@@ -267,6 +267,7 @@ def tokenize(
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        transient=True,
     ) as bar:
         task, start = bar.add_task("", total=None, speed="reading files"), {}
 

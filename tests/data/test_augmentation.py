@@ -404,3 +404,10 @@ def test_translation_there_and_back():
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_single_string_is_no_collection_of_tokens():
+    with pytest.raises(ValueError, match="protected must be a tuple of tokens; got 'the'"):
+        RandomDeletion(1.0, protected="the")(tf.constant(["the", "cat"]), seed=0)
+    with pytest.raises(ValueError, match="synonyms must be tuples, not single strings; got"):
+        Lexicon({"big": "large"})

@@ -274,3 +274,21 @@ def test_split_text():
     assert split_text("abcdefghij", 0.3) == ("abcdefg", "hij")
     with pytest.raises(ValueError, match=r"validation must lie in \(0, 1\); got 1"):
         split_text("abc", 1)
+
+
+def test_documents_are_joined_by_the_end_token():
+    tokenizer = tfllm.CharTokenizer("ab", special_tokens=("<unk>", "<|endoftext|>"))
+    for source in (["ab", "", "b"], iter(["ab", "", "b"]), tf.data.Dataset.from_tensor_slices(["ab", "", "b"])):
+        ((inputs, targets, _),) = lm_dataset(source, tokenizer, 5, 1, shuffle=False)
+        assert inputs.numpy().tolist() == [[2, 3, 1, 1, 3]]
+        assert targets.numpy().tolist() == [[3, 1, 1, 3, 1]]
+    with pytest.raises(ValueError, match=r"a data set of single strings .iterate_texts makes them of others.; got"):
+        lm_dataset(tf.data.Dataset.from_tensors({"text": "a"}), tokenizer, 5, 1)
+    with pytest.raises(ValueError, match="tokenizer must be given when source is text"):
+        lm_dataset(["ab"], None, 5, 1)
+
+
+def test_a_path_that_is_a_str_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("ab" * 100)
+    with pytest.raises(ValueError, match=r"source must be a pathlib.Path to name a file; got the str '.*a.txt'"):
+        lm_dataset(str(tmp_path / "a.txt"), tfllm.CharTokenizer("ab"), 5, 1)

@@ -307,7 +307,7 @@ def test_bad_arguments_are_refused(shards, texts, tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match=r"start and stop must lie in \[0, "):
         shards.read(0, shards.num_tokens + 1)
-    with pytest.raises(ValueError, match=r"vocab_size=4\); got shards of vocab_size=300"):
+    with pytest.raises(ValueError, match="tokenizer must be the one that made the shards"):
         lm_dataset(shards, tfllm.CharTokenizer("abc"), 8, 2)
 
 
@@ -327,3 +327,60 @@ def test_lone_surrogates_of_json_become_the_replacement_character(tmp_path):
 
 def test_every_format_has_its_own_file_name():
     assert len(set(FORMATS.values())) == len(FORMATS) == 3
+
+
+def flip(path, place=5):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_force_makes_damaged_shards_again(texts, tmp_path):
+    out = tmp_path / "out"
+    made = contents(tokenize_files(texts, TOKENIZER, out, shard_tokens=4096).folder)
+    flip(out / "shard-00001.bin")
+    (out / "shard-00002.bin").unlink()
+    (out / "shard-notes.txt").write_text("mine")
+    with pytest.raises(FileNotFoundError, match=r"without shard-00002.bin"):
+        tokenize_files(texts, TOKENIZER, out, shard_tokens=4096)
+    tokenize_files(texts, TOKENIZER, out, shard_tokens=4096, force=True)
+    assert (out / "shard-notes.txt").read_text() == "mine"  # what is not ours stays
+    (out / "shard-notes.txt").unlink()
+    assert contents(out) == made
+
+
+def test_what_was_damaged_since_an_interruption_is_made_anew(texts, tmp_path):
+    def stop(state):
+        if state["tokens"] > 3 * 4096:
+            raise KeyboardInterrupt
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    made = contents(tokenize_files(texts, TOKENIZER, whole, shard_tokens=4096).folder)
+    for damage in (lambda: flip(out / "shard-00000.bin"), (out / "shard-00001.bin").unlink):
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_files(texts, TOKENIZER, out, shard_tokens=4096, force=True, progress=stop)
+        damage()
+        tokenize_files(texts, TOKENIZER, out, shard_tokens=4096)
+        assert contents(out) == made
+
+
+def test_a_file_that_was_refused_can_be_mended(tmp_path):
+    path, out = tmp_path / "a.txt", tmp_path / "out"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="UTF-8"):
+        tokenize_files(path, TOKENIZER, out)
+    path.write_text("café")
+    assert tokenize_files(path, TOKENIZER, out).num_tokens == len(ids_of("café"))
+
+
+def test_progress_of_another_kind_is_refused(texts, tmp_path):
+    (tmp_path / "progress.json").write_text('{"kind": "tfllm shards"}')
+    with pytest.raises(FileExistsError, match=r"whose progress.json is of something else"):
+        tokenize_files(texts, TOKENIZER, tmp_path)
+
+
+def test_shards_of_another_tokenizer_are_refused(shards):
+    other = tfllm.BPETokenizer.train("another text, another text", vocab_size=TOKENIZER.vocab_size)
+    with pytest.raises(ValueError, match="tokenizer must be the one that made the shards"):
+        lm_dataset(shards, other, 16, 2)
+    assert len(lm_dataset(shards, TOKENIZER, 16, 2)) == len(lm_dataset(shards, None, 16, 2))

@@ -453,6 +453,8 @@ class Lexicon:
 
     def __post_init__(self):
         entries = [entry for row in self.synonyms.values() for entry in row]
+        if any(isinstance(row, str | bytes) for row in self.synonyms.values()):
+            raise ValueError(f"synonyms must be tuples, not single strings; got {self.synonyms!r:.100}")
         if not self.synonyms or not all(self.synonyms.values()):
             raise ValueError(f"synonyms must hold words with at least one synonym each; got {self.synonyms!r:.100}")
         if {type(word) for word in (*self.synonyms, *entries)} not in ({str}, {int}):
@@ -598,6 +600,8 @@ def _starts(lengths, row):
 
 
 def _touchable(rows, protected):
+    if not isinstance(protected, list | tuple):
+        raise ValueError(f"protected must be a tuple of tokens; got {protected!r}")
     if not protected:
         return tf.ones_like(rows.row, tf.bool)
     return tf.reduce_all(rows.values[:, None] != _like("protected", protected, rows.values), 1)

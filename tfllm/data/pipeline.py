@@ -5,6 +5,7 @@ ids in memory or from shards that are mapped (`shards.py`). So memory is constan
 several workers take their parts of the same batches.
 """
 
+import collections.abc
 import math
 import os
 import pathlib
@@ -66,17 +67,20 @@ def lm_dataset(
     `seed` and the number of the epoch alone. The last incomplete row and batch of an epoch are left out. Without, the rows
     cover every target exactly once, in order: the form for evaluation. What fills up a row or a batch has weight 0.
 
-    Every pass over the data set (a new iterator, a turn of `repeat()`, an epoch of `fit`) goes on where the pass before
-    it ended: pass p of `epochs=1` is epoch p. With `epochs=None` there is one endless pass, and every iterator begins at
-    `start_step`: the form for a loop that counts its own steps, and for checkpoints of iterators (`tf.train.Checkpoint`
-    refuses an iterator of the other form, because what counts its passes is outside of it).
+    Every pass over the data set (a new iterator, a turn of `repeat()`, an epoch of `fit`) is the next one: pass p of
+    `epochs=1` is epoch p, however little of the pass before was read, so a look at one batch counts as a pass.
+    With `epochs=None` there is one endless pass, and every iterator begins at `start_step`: the form for a loop that counts
+    its own steps, and for checkpoints of iterators. (`tf.train.Checkpoint` refuses an iterator of the other form, because
+    what counts its passes is outside of it; of what you chain behind the endless form, it does not save random states.)
 
     Args:
         source: what to read.
             - str: a text.
+            - list or other iterable of str, or a data set of strings: documents, each followed by the tokenizer's end
+              token where it has one; their ids are held in memory.
             - int ids [N] (array, tensor or list).
-            - path of a folder of shards, or `Shards`: mapped, not loaded.
-            - path of a text or JSONL file, or of a folder of them, or a list of paths: encoded into shards first.
+            - `pathlib.Path` of a folder of shards, or `Shards`: mapped, not loaded.
+            - `pathlib.Path` of a text or JSONL file, or of a folder of them, or a list of paths: encoded into shards first.
         tokenizer: a tokenizer; needed for texts and files. Elsewhere it says which ids are allowed.
         sequence_length: int T >= 1, tokens in a row; mapping is fastest for multiples of 64.
         batch_size: int B >= 1, rows in a batch of all workers together.
@@ -205,9 +209,9 @@ def _open(source, tokenizer, unit, cache):
                 shards = tokenize_files(source, tokenizer, folder)
                 return shards.num_tokens, shards.make_gather(unit)
     if isinstance(source, Shards):
-        if tokenizer is not None and tokenizer.vocab_size < source.vocab_size:
+        if tokenizer is not None and source.load_tokenizer().to_json() != tokenizer.to_json():
             raise ValueError(
-                f"source must lie in [0, vocab_size={tokenizer.vocab_size}); got shards of vocab_size={source.vocab_size}"
+                f"tokenizer must be the one that made the shards, or None; got another one for {str(source.folder)!r}"
             )
         return source.num_tokens, source.make_gather(unit)
     ids = _as_ids(source, tokenizer)
@@ -226,11 +230,40 @@ def _is_paths(source):
 
 def _as_ids(source, tokenizer):
     if isinstance(source, str):
-        if tokenizer is None:
-            raise ValueError("tokenizer must be given when source is text (a file is a pathlib.Path); got None")
-        return tokenizer.encode(source).numpy()
+        if len(source) < 4096 and "\n" not in source and os.path.exists(source):
+            raise ValueError(f"source must be a pathlib.Path to name a file; got the str {source!r}, which is a text")
+        return _tokenizer_of(tokenizer).encode(source).numpy()
+    documents = _as_documents(source)
+    if documents is not None:
+        tokenizer = _tokenizer_of(tokenizer)
+        end = [tokenizer.end_id] if tokenizer.end_id >= 0 else []
+        rows = [np.append(ids, np.array(end, np.int32)) for ids in tokenizer.encode_bulk(documents)]
+        return np.concatenate([np.zeros(0, np.int32), *rows])
     ids = np.asarray(source)
     if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise ValueError(f"source must be a str or ids of shape [N]; got {ids.dtype} of shape {list(ids.shape)}")
+        raise ValueError(
+            f"source must be a str, strings, pathlib.Paths or ids of shape [N]; got {ids.dtype} of shape {list(ids.shape)}"
+        )
     check_ids("source", ids, np.iinfo(np.int32).max if tokenizer is None else tokenizer.vocab_size)
     return ids
+
+
+def _as_documents(source):
+    """Returns list of str of an iterable of strings, or None when `source` is something else."""
+    if isinstance(source, tf.data.Dataset):
+        if source.element_spec != tf.TensorSpec([], tf.string):
+            raise ValueError(
+                f"source must be a data set of single strings (iterate_texts makes them of others); got {source.element_spec}"
+            )
+        return [text.decode("utf-8", "replace") for text in source.as_numpy_iterator()]
+    if isinstance(source, list | tuple) and source and all(isinstance(text, str) for text in source):
+        return list(source)
+    if isinstance(source, collections.abc.Iterator):
+        return list(source)
+    return None
+
+
+def _tokenizer_of(tokenizer):
+    if tokenizer is None:
+        raise ValueError("tokenizer must be given when source is text; got None")
+    return tokenizer

@@ -314,6 +314,10 @@ class ShardWriter:
         self._partial.replace(self._path)
         return entry
 
+    def abandon(self):
+        """Closes the file and leaves what is there of it beside its place."""
+        self._file.close()
+
     def _write_records(self, ids):
         content = ids.astype(self._dtype).tobytes()
         if self._format == "raw":

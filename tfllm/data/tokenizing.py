@@ -11,12 +11,13 @@ import concurrent.futures
 import hashlib
 import json
 import pathlib
+import re
 
 import numpy as np
 
 from tfllm import files as whole_files
 from tfllm.data.shards import FORMATS, KIND, MANIFEST, RECORD_TOKENS, TOKENIZER, ShardWriter, make_manifest, open_shards
-from tfllm.data.sources import describe_files, list_files, read_pieces
+from tfllm.data.sources import describe_files, list_files, read_pieces, sha256_of
 
 _PROGRESS = "progress.json"
 _PARTIAL = _PROGRESS + ".partial"
@@ -39,7 +40,7 @@ def tokenize_files(
         format: str, "raw", "tfrecord" or "arrayrecord".
         shard_tokens: int, ids in every shard but the last, a multiple of 256.
         field: str, the entry of a JSON object that holds its text.
-        force: bool, whether shards of other files, another tokenizer or other settings may be replaced.
+        force: bool, whether shards that stand in `out` may be replaced, and made again even when they are the same.
         progress: None, or a function that is called before the first and after every piece with a dict of `"bytes"` done,
             `"total_bytes"` and `"tokens"` done.
 
@@ -89,21 +90,26 @@ def _begin(out, plan, force):
         raise FileExistsError(f"out must be free or a folder of shards; got {str(out)!r}, which is something else")
     state = _read_ours(found) if found else None
     different = [key for key in plan if state and state["plan"].get(key) != plan[key]]
-    if different and not force:
+    if different and state["shards"] and not force:  # with no shard yet, nothing is lost
         raise FileExistsError(
             f"out must be free unless force is given; got {str(out)!r}, which holds shards made with "
             f"{_DIFFERENCES.get(different[0], f'another {different[0]}')}"
         )
-    if different:
+    if state and not different and not force:
+        if found.name == MANIFEST:
+            (out / _PROGRESS).unlink(missing_ok=True)  # left by a run that was killed in its last step
+            return None, None
+        if all(_stands(out / shard["file"], shard["sha256"]) for shard in state["shards"]):
+            return state["shards"], state["position"]
+    if state:  # to be replaced, or begun but damaged since
         _clear(out)
-    elif found and found.name == MANIFEST:
-        (out / _PROGRESS).unlink(missing_ok=True)  # left by a run that was killed in its last step
-        return None, None
-    elif found:
-        return state["shards"], state["position"]
     out.mkdir(parents=True, exist_ok=True)
     _note_progress(out, plan, [], _START)
-    return [], _START
+    return [], dict(_START)
+
+
+def _stands(path, digest):
+    return path.is_file() and sha256_of(path) == digest
 
 
 def _note_progress(out, plan, shards, position):
@@ -117,11 +123,15 @@ def _read_ours(path):
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["kind"] != KIND:
             raise KeyError("kind")
+        state = document if path.name == _PROGRESS else {"plan": document, "shards": document["shards"]}
+        digests = [(shard["file"], shard["sha256"]) for shard in state["shards"]]
+        if not isinstance(state["plan"], dict) or (path.name == _PROGRESS and set(state["position"]) != set(_START)):
+            raise TypeError(f"plan or position beside {len(digests)} shards")
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise FileExistsError(
             f"out must be free or a folder of shards; got {str(path.parent)!r}, whose {path.name} is of something else"
         ) from error
-    return document if path.name == _PROGRESS else {"plan": document}
+    return state
 
 
 _DIFFERENCES = {"tokenizer_sha256": "another tokenizer", "files": "other files, or with files that have changed"}
@@ -143,21 +153,26 @@ def _write_shards(files, tokenizer, out, plan, shards, position, progress):
 
     show(position["file"], position["byte"])
     pieces = read_pieces(files, plan["field"], position["file"], position["byte"])
-    for piece, ids in _encode_all(pieces, tokenizer, plan["dtype"]):
-        used, skip = skip, 0
-        while used < len(ids):
-            if writer is None:
-                path = out / f"shard-{len(shards):05d}{FORMATS[plan['format']]}"
-                writer = ShardWriter(path, plan["format"], plan["dtype"])
-            part = ids[used : used + plan["shard_tokens"] - writer.num_tokens]
-            writer.write(part)
-            used += len(part)
-            tokens += len(part)
-            if writer.num_tokens == plan["shard_tokens"]:
-                finish({"file": piece.file, "byte": piece.start, "skip": used, "documents": documents})
-                writer = None
-        documents += piece.ends_document
-        show(piece.file, piece.end)
+    try:
+        for piece, ids in _encode_all(pieces, tokenizer, plan["dtype"]):
+            used, skip = skip, 0
+            while used < len(ids):
+                if writer is None:
+                    path = out / f"shard-{len(shards):05d}{FORMATS[plan['format']]}"
+                    writer = ShardWriter(path, plan["format"], plan["dtype"])
+                part = ids[used : used + plan["shard_tokens"] - writer.num_tokens]
+                writer.write(part)
+                used += len(part)
+                tokens += len(part)
+                if writer.num_tokens == plan["shard_tokens"]:
+                    finish({"file": piece.file, "byte": piece.start, "skip": used, "documents": documents})
+                    writer = None
+            documents += piece.ends_document
+            show(piece.file, piece.end)
+    except BaseException:
+        if writer is not None:
+            writer.abandon()
+        raise
     if writer is not None:
         finish({"file": len(files), "byte": 0, "skip": 0, "documents": documents})
     return documents
@@ -196,8 +211,12 @@ def _batches(pieces):
 
 def _clear(out):
     """Removes what `tokenize_files` writes, and nothing else."""
-    for path in [out / MANIFEST, out / TOKENIZER, *out.glob("shard-*"), *out.glob("*.partial"), out / _PROGRESS]:
-        path.unlink(missing_ok=True)
+    shard = re.compile(r"shard-\d{5,}(" + "|".join(map(re.escape, FORMATS.values())) + ")")
+    ours = {MANIFEST, TOKENIZER, _PROGRESS}
+    for path in out.iterdir():
+        name = path.name.removesuffix(".partial")
+        if name in ours or shard.fullmatch(name):
+            path.unlink()
 
 
 def _to_json(document):
