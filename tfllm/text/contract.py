@@ -232,8 +232,8 @@ class Tokenizer(tf.Module):
         points, symbols, at = read_characters(texts)
         original, origin, covered = points, None, None
         whole = np.array([allow_special] * len(self.special_tokens) + [True] * len(self.added_tokens), bool)
-        changed = bool(whole.any())
-        if changed:
+        changed = marked = bool(whole.any())
+        if marked:
             points, origin, covered = self._whole_tokens.mark(points, whole)
         if self._normalizer.steps:
             points, source = self._normalizer(points)
@@ -243,7 +243,7 @@ class Tokenizer(tf.Module):
 
         if changed and self._on_bytes:
             symbols, at = utf8_symbols(points)
-        ids, row_splits, begin, end = self._encode_points(points, symbols, at, tf.size(texts), offsets)
+        ids, row_splits, begin, end = self._encode_points(points, symbols, at, tf.size(texts), marked, offsets)
         row_splits = tf.cast(row_splits, tf.int64)
         results = [ids]
         if offsets:
@@ -261,7 +261,7 @@ class Tokenizer(tf.Module):
             results += [begin, end]
         return [tf.RaggedTensor.from_row_splits(values, row_splits, validate=False) for values in results]
 
-    def _encode_points(self, points, symbols, at, num_rows, offsets):
+    def _encode_points(self, points, symbols, at, num_rows, marked, offsets):
         """Encodes code points word by word.
 
         Args:
@@ -269,6 +269,7 @@ class Tokenizer(tf.Module):
             symbols: int32 [M], their bytes.
             at: int32 [N], where in the bytes each begins.
             num_rows: int32, R.
+            marked: bool, whether there may be marks among the points.
             offsets: bool, whether to say what each id stands for.
 
         Returns:
@@ -279,22 +280,19 @@ class Tokenizer(tf.Module):
         begins = tf.cast(tf.where(starts)[:, 0], tf.int32)
         symbols, first = (symbols, tf.gather(at, begins)) if self._on_bytes else (points, begins)
         lengths = lengths_of(first, tf.size(symbols))
-        is_break = tf.gather(points, begins) == BREAK
-        if self._drops_blanks:
-            kept = tf.where(~tf.gather(blank, begins) | is_break)[:, 0]
-            first, lengths, is_break = (tf.gather(values, kept) for values in (first, lengths, is_break))
-        which, example = distinct_words(symbols, first, lengths, gaps=self._drops_blanks)
+        is_word = ~tf.gather(blank, begins)
+        words_before = tf.boolean_mask(tf.cumsum(tf.cast(is_word, tf.int32)), tf.gather(points, begins) == BREAK)
+        first, lengths = tf.boolean_mask(first, is_word), tf.boolean_mask(lengths, is_word)
+        which, example = distinct_words(symbols, first, lengths)
 
         # The work is done for one word of every kind.
         kind_lengths = tf.gather(lengths, example)
-        kind_symbols = tf.gather(symbols, slices(tf.gather(first, example), kind_lengths))
-        kind_first = tf.cumsum(kind_lengths, exclusive=True)
-        ids, counts = self._encode_kinds(kind_symbols, kind_first, kind_lengths, tf.gather(is_break, example))
+        encode = self._encode_marked_words if marked else self._encode_words
+        ids, counts = encode(symbols, tf.gather(first, example), kind_lengths)
         word_counts = tf.gather(counts, which)
         picked = slices(tf.gather(tf.cumsum(counts, exclusive=True), which), word_counts)
         splits = tf.concat([[0], tf.cumsum(word_counts)], 0)
-        breaks = tf.where(is_break)[:, 0]
-        row_splits = tf.gather(splits, breaks[: num_rows + 1])
+        row_splits = tf.gather(splits, words_before[: num_rows + 1])
         if not offsets:
             return tf.gather(ids, picked), row_splits, None, None
 
@@ -308,19 +306,11 @@ class Tokenizer(tf.Module):
             begin, end = (tf.searchsorted(at, symbol, side="right") - 1 for symbol in (begin, end))
         return tf.gather(ids, picked), row_splits, begin, end
 
-    def _encode_kinds(self, symbols, first, lengths, is_break):
-        """Encodes different words; returns (ids int32 [K], counts int32 [U])."""
-        head = tf.gather(symbols, first)
-        mark = head - (MARK_BYTE if self._on_bytes else MARK)
-        is_word = ~is_break & (mark < 0)
-        word = tf.cast(tf.where(is_word)[:, 0], tf.int32)
-        word_lengths = tf.gather(lengths, word)
-        ids, counts = self._encode_words(
-            tf.gather(symbols, slices(tf.gather(first, word), word_lengths)),
-            tf.cumsum(word_lengths, exclusive=True),
-            word_lengths,
-        )
-        marked = tf.cast(tf.where(mark >= 0)[:, 0], tf.int32)
+    def _encode_marked_words(self, symbols, first, lengths):
+        """Does what `_encode_words` does where some words are marks, which are ids already."""
+        mark = tf.gather(symbols, first) - (MARK_BYTE if self._on_bytes else MARK)
+        word, marked = (tf.cast(tf.where(which)[:, 0], tf.int32) for which in (mark < 0, mark >= 0))
+        ids, counts = self._encode_words(symbols, tf.gather(first, word), tf.gather(lengths, word))
         mark_ids = tf.gather(self._ids_of_marks, tf.gather(mark, marked))
         return put_together([(word, ids, counts), (marked, mark_ids, tf.ones_like(marked))], tf.size(first))
 

@@ -73,7 +73,7 @@ class CharTokenizer(Tokenizer):
         characters = set().union(*as_texts(texts))
         return cls("".join(sorted(characters)), special_tokens=special_tokens)
 
-    def _encode_points(self, points, symbols, at, num_rows, offsets):
+    def _encode_points(self, points, symbols, at, num_rows, marked, offsets):
         is_break = points == BREAK
         where = tf.where(~is_break)[:, 0]
         kept = tf.gather(points, where)

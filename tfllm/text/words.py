@@ -69,14 +69,13 @@ def hash_slices(running, begin, end):
     return sums * tf.gather(_INVERSES, within) * tf.gather(_BLOCK_INVERSES, block)
 
 
-def distinct_words(symbols, first, lengths, *, gaps=False):
+def distinct_words(symbols, first, lengths):
     """Finds the different words of a vector.
 
     Args:
         symbols: int32 [M].
         first: int32 [W], where each word begins.
         lengths: int32 [W].
-        gaps: bool, whether symbols stand between words that belong to none.
 
     Returns:
         (which int32 [W], example int32 [U]): for every word the number of its kind, and for every kind one word.
@@ -92,7 +91,7 @@ def distinct_words(symbols, first, lengths, *, gaps=False):
         example = tf.math.unsorted_segment_min(words, which, tf.size(kinds.y))
         copy = tf.gather(example, which)
         at = tf.minimum(slices(tf.gather(first, copy), lengths), tf.size(symbols) - 1)
-        mine = tf.gather(symbols, slices(first, lengths)) if gaps else symbols
+        mine = tf.gather(symbols, slices(first, lengths))
         same = tf.reduce_all(tf.gather(lengths, copy) == lengths) & tf.reduce_all(tf.gather(symbols, at) == mine)
         return tf.cond(same, lambda: (which, example), alone)
 
