@@ -1,4 +1,4 @@
-"""The command line: `tfllm train`, `generate`, `evaluate`, `export`, `demo` and `data`.
+"""The command line: `tfllm train`, `generate`, `evaluate`, `export`, `demo`, `data` and `neighbours`.
 
 Bad input ends with one sentence and exit code 2, without a traceback.
 """

@@ -18,8 +18,9 @@ import tensorflow_datasets as tfds
 
 import tfllm
 from tfllm.data import builders, dataset_names, datasets, iterate_texts, lm_dataset, load, write_jsonl
-from tfllm.data.catalogue import CATALOGUE, SPLITS, normalise, split_by_hash, without_shared
+from tfllm.data.catalogue import CATALOGUE, SPLITS, split_by_hash, without_shared
 from tfllm.data.formats import read_conll, read_jsonl, read_nbest, read_squad, read_tsv, split_abc
+from tfllm.text.cleaning import comparable
 
 README = (pathlib.Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
 FIXTURE = (pathlib.Path(__file__).parent / "squad_v1" / "fixture.json").read_text(encoding="utf-8")
@@ -166,9 +167,9 @@ def test_rows_that_share_a_name_stay_together_and_the_rest_follow_the_hash():
     assert split_by_hash([("abc",)], list, (0.72, 0.0, 0.28))["test"] == [("abc",)]
 
 
-def test_without_shared_and_normalise():
+def test_without_shared_and_comparable():
     assert without_shared(["Aa", "b"], lambda row: [row.lower()], ["aA"]) == ["b"]
-    assert normalise(" \uff21\u00a0b\nC ") == "a b c"
+    assert comparable(" \uff21\u00a0b\nC ") == "a b c"
 
 
 TEXTS = {  # what is read as text of each task; a few words of chat alone are no text

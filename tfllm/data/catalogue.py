@@ -3,17 +3,17 @@
 No text, compared without case and spacing, stands in two splits of a data set, so that no score is made of what was learned by
 heart. Rows that share a text (or what else is named with it: a page, a chapter, a title) form a group, and a group is put where
 the SHA-256 of its least name falls: 80 % train, 10 % validation, 10 % test. Where the source has a test set of its own, it stays
-whole, and rows of training that share a text with it are left out. TensorFlow is not needed here.
+whole, and rows of training that share a text with it are left out.
 """
 
 import dataclasses
 import hashlib
 import math
-import unicodedata
 from collections.abc import Callable
 
 from tfllm.data.corpora import bundled_folder, read_gzip
 from tfllm.data.formats import read_conll, read_jsonl, read_nbest, read_squad, read_tsv, split_abc
+from tfllm.text.cleaning import comparable
 
 SPLITS = ("train", "validation", "test")
 
@@ -41,11 +41,6 @@ class Bundled:
     citation: str = ""
 
 
-def normalise(text):
-    """Returns str, the form in which two texts count as the same: NFKC, no case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def split_by_hash(rows, names, shares=(0.8, 0.1, 0.1), splits=SPLITS):
     """Splits rows so that those which share a name, directly or through others, stay together.
 
@@ -59,7 +54,7 @@ def split_by_hash(rows, names, shares=(0.8, 0.1, 0.1), splits=SPLITS):
         dict from split to list of rows, in their order. Adding rows moves only those that it joins to others.
 
     Example:
-        >>> halves = split_by_hash(["a", "A ", "b"], lambda row: [normalise(row)], (0.5, 0.5), ("first", "second"))
+        >>> halves = split_by_hash(["a", "A ", "b"], lambda row: [comparable(row)], (0.5, 0.5), ("first", "second"))
         >>> halves
         {'first': ['b'], 'second': ['a', 'A ']}
     """
@@ -105,7 +100,7 @@ def without_shared(rows, names, kept):
 
 
 def _texts(*fields):
-    return lambda row: [normalise(row[field]) for field in fields]
+    return lambda row: [comparable(row[field]) for field in fields]
 
 
 def _read(name):
@@ -148,7 +143,7 @@ def _home(language):
 
 
 def _sentence(row):
-    return [normalise(" ".join(row["tokens"]))]
+    return [comparable(" ".join(row["tokens"]))]
 
 
 def _wiki_silver():
@@ -161,7 +156,7 @@ def _wiki_silver():
     )
 
     def names(row):
-        return ["article " + normalise(row["article"]), *_sentence(row)]
+        return ["article " + comparable(row["article"]), *_sentence(row)]
 
     return _with_validation(without_shared(train, names, test), names) | {"test": test}
 
@@ -175,14 +170,14 @@ def _bible_cloze():
 
     def names(row):
         chapter = row["id"].rpartition("-")[0]
-        return [chapter, normalise(row["context"]), normalise(row["question"])]
+        return [chapter, comparable(row["context"]), comparable(row["question"])]
 
     return _with_validation(without_shared(train, names, test), names) | {"test": test}
 
 
 def _summarization(language):
     def names(row):
-        return ["page " + row["id"], normalise(row["document"]), normalise(row["summary"])]
+        return ["page " + row["id"], comparable(row["document"]), comparable(row["summary"])]
 
     rows = [  # of all languages, so that a page is in the same split in each
         {**row, "language": code}
@@ -201,7 +196,7 @@ def _chitchat():
         {"prompt": row["prompt"] or "", "turns": row["turns"]}  # some talk about nothing given
         for row in read_jsonl(_read("dialogue/chitchat.jsonl.gz"), ["prompt", "turns"])
     ]
-    return split_by_hash(rows, lambda row: [normalise("\n".join(row["turns"]))])
+    return split_by_hash(rows, lambda row: [comparable("\n".join(row["turns"]))])
 
 
 def _chatterbot(language):
@@ -216,7 +211,7 @@ def _music():
     rows = [{field: tune[field] for field in fields} for tune in split_abc(_read("music/irish_american_tunes.abc.gz"))]
 
     def names(row):  # the number in X: says nothing; two versions of a tune stay together
-        return ["title " + normalise(row["title"]), normalise(row["abc"].partition("\n")[2])]
+        return ["title " + comparable(row["title"]), comparable(row["abc"].partition("\n")[2])]
 
     return split_by_hash(rows, names)
 

@@ -1,11 +1,9 @@
 """Tokens that stand whole in a text, such as `<|endoftext|>`: found where asked for, never by accident."""
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
-from tfllm.text.characters import MARK, PointTable, in_class
+from tfllm.text.characters import MARK, PointTable, class_table
 from tfllm.text.words import WordIndex, hash_slices, running_hashes
 
 FLAGS = ("lstrip", "rstrip", "single_word")
@@ -56,12 +54,12 @@ class AddedTokens:
         kept = tf.cond(overlap, lambda: _first_come(at, size), lambda: tf.ones_like(at, tf.bool))
         at, size, token = (tf.boolean_mask(values, kept) for values in (at, size, token))
         if self._has["single_word"].any():
-            word = _is_word()(points) > 0
+            word = class_table("word")(points) > 0
             joined = tf.gather(word, at - 1) | tf.gather(word, at + size)  # a break stands at both ends
             kept = ~(joined & tf.gather(self._has["single_word"], token))
             at, size, token = (tf.boolean_mask(values, kept) for values in (at, size, token))
         if self._has["lstrip"].any() or self._has["rstrip"].any():
-            solid = tf.cast(tf.where(_is_white()(points) == 0)[:, 0], tf.int32)
+            solid = tf.cast(tf.where(class_table("white")(points) == 0)[:, 0], tf.int32)
             before = tf.gather(solid, tf.searchsorted(solid, at) - 1) + 1
             behind = tf.gather(solid, tf.searchsorted(solid, at + size))
             end = tf.where(tf.gather(self._has["rstrip"], token), behind, at + size)
@@ -71,9 +69,8 @@ class AddedTokens:
 
         marked = tf.tensor_scatter_nd_update(points, at[:, None], MARK + token)
         covered = tf.tensor_scatter_nd_update(tf.ones_like(points), at[:, None], size)
-        level = tf.concat([tf.ones_like(points), [0]], 0)  # falls by one inside a token
-        inside = tf.math.unsorted_segment_sum(tf.ones_like(at), at + 1, tf.size(level))
-        inside -= tf.math.unsorted_segment_sum(tf.ones_like(at), at + size, tf.size(level))
+        inside = tf.math.unsorted_segment_sum(tf.ones_like(at), at + 1, total + 1)
+        inside -= tf.math.unsorted_segment_sum(tf.ones_like(at), at + size, total + 1)
         left = tf.cumsum(inside)[:-1] == 0
         origin = tf.boolean_mask(tf.range(tf.size(points)), left)
         return tf.gather(marked, origin), origin, tf.gather(covered, origin)
@@ -92,13 +89,3 @@ def _first_come(at, size):
         return 2 * step, reached, tf.gather(following, following)
 
     return tf.while_loop(lambda step, *_: step <= count, double, (1, reached, following))[1][:-1]
-
-
-@functools.cache
-def _is_white():
-    return PointTable(in_class("white").astype(np.uint8))
-
-
-@functools.cache
-def _is_word():
-    return PointTable(in_class("word").astype(np.uint8))

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from tfllm.text.contract import END_TOKEN, Tokenizer, as_texts, check_special_tokens, put_together
+from tfllm.text.contract import END_TOKEN, Tokenizer, as_texts, check_special_tokens, encode_rest
 from tfllm.text.tokenizer_json import (
     BYTE_LEVEL,
     BYTE_PATTERNS,
@@ -18,7 +18,7 @@ from tfllm.text.tokenizer_json import (
     refuse_unless,
     write_document,
 )
-from tfllm.text.words import WordIndex, repeat, slices
+from tfllm.text.words import WordIndex, repeat
 
 
 def _byte_characters():
@@ -78,10 +78,11 @@ class BPETokenizer(Tokenizer):
             )
         if missing:
             raise ValueError(f"tokens must hold every byte, merge and special token; got none for {missing[0]!r}")
+        token_bytes = [_bytes_of_token(token) for token in tokens]
         super().__init__(
             tokens,
             special_tokens,
-            [_bytes_of_token(token) for token in tokens],
+            token_bytes,
             pattern=pattern,
             added_tokens=added_tokens,
             token_flags=token_flags,
@@ -90,6 +91,10 @@ class BPETokenizer(Tokenizer):
         )
         self._plain.merges = tuple((left, right) for left, right in merges)
         self.ignore_merges = ignore_merges
+        apart = set(special_tokens) | set(added_tokens)
+        self._symbol_counts = tf.constant(
+            [1 if token in apart else len(text) for token, text in zip(tokens, token_bytes, strict=True)]
+        )
         self._id_of_byte = tf.constant([id_of[character] for character in _BYTE_CHARACTERS])
         # Pairs are looked up in a sorted vector: no hash table, so nothing to initialise or track in an export.
         pairs = [(id_of[left], id_of[right], id_of[left + right]) for left, right in merges]
@@ -104,7 +109,7 @@ class BPETokenizer(Tokenizer):
             np.minimum.at(lowest, np.concatenate([left, right]), np.tile(np.arange(len(pairs)), 2))
         # For every rank, the lowest rank that a pair with its product can have; the last entry is for no rank.
         self._next_ranks = tf.constant(np.append(lowest[product], len(pairs)), tf.int32)
-        self._whole_words = self._index_whole_words(set(special_tokens) | set(added_tokens))
+        self._whole_words = self._index_whole_words(apart)
 
     @property
     def merges(self):
@@ -172,13 +177,7 @@ class BPETokenizer(Tokenizer):
 
     def _encode_words(self, symbols, first, lengths):
         whole = self._whole_words.find(symbols, first, lengths)
-        known = tf.cast(tf.where(whole >= 0)[:, 0], tf.int32)
-        other = tf.cast(tf.where(whole < 0)[:, 0], tf.int32)
-        other_lengths = tf.gather(lengths, other)
-        ids, counts = self._merge(tf.gather(symbols, slices(tf.gather(first, other), other_lengths)), other_lengths)
-        return put_together(
-            [(known, tf.gather(whole, known), tf.ones_like(known)), (other, ids, counts)], tf.size(first)
-        )
+        return encode_rest(whole, symbols, first, lengths, self._merge)
 
     def _merge(self, symbols, lengths):
         """Merges the pair of lowest rank, the leftmost first, until no word has a pair left.

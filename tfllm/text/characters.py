@@ -103,3 +103,9 @@ class PointTable:
         """Returns the values [N] of code points int32 [N]."""
         row = tf.gather(self.block, tf.bitwise.right_shift(points, 8))
         return tf.gather(self.values, row + tf.bitwise.bitwise_and(points, 0xFF))
+
+
+@functools.cache
+def class_table(name):
+    """Returns a `PointTable` that is 1 for the code points of a named range of the tables."""
+    return PointTable(in_class(name).astype(np.uint8))

@@ -93,13 +93,7 @@ class Tokenizer(tf.Module):
         self._plain.rust = ()  # made when it is first asked for
 
         special = set(self.special_tokens)
-        silent_ids = {ids[token] for token in whole}
-        self._symbol_counts = tf.constant(
-            [
-                1 if index in silent_ids else max(len(text if self._on_bytes else text.decode()), 1)
-                for index, text in enumerate(token_bytes)
-            ]
-        )
+        self._symbol_counts = tf.ones([self.vocab_size], tf.int32)  # that an id in the middle of a word stands for
         self._trims = trims_offsets(post_processor)
         if self._trims is not None:
             sizes = [(len(token), len(_trim_left(token)), len(_trim_left(token[::-1]))) for token in self._plain.tokens]
@@ -484,6 +478,26 @@ def put_together(parts, total):
         [tf.math.unsorted_segment_sum(ids, slices(tf.gather(begins, word), count), size) for word, ids, count in parts]
     )
     return ids, counts
+
+
+def encode_rest(whole, symbols, first, lengths, encode):
+    """Encodes the words that are no token as a whole.
+
+    Args:
+        whole: int32 [W], the id of each word that is one token, -1 for the rest.
+        symbols: int32 [M].
+        first: int32 [W], where each word begins.
+        lengths: int32 [W].
+        encode: function of (symbols int32 [K], lengths int32 [V]) of the rest, one word after another, that gives (ids,
+            counts int32 [V]).
+
+    Returns:
+        (ids int32, counts int32 [W]) of all words, in their order.
+    """
+    known, rest = (tf.cast(tf.where(which)[:, 0], tf.int32) for which in (whole >= 0, whole < 0))
+    rest_lengths = tf.gather(lengths, rest)
+    ids, counts = encode(tf.gather(symbols, slices(tf.gather(first, rest), rest_lengths)), rest_lengths)
+    return put_together([(known, tf.gather(whole, known), tf.ones_like(known)), (rest, ids, counts)], tf.size(first))
 
 
 def _surround(rows, before, after):

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfllm.text.characters import BREAK, PointTable, in_class
+from tfllm.text.characters import BREAK, PointTable, class_table, in_class
 
 _NONE, _LETTER, _NUMBER, _SPACE, _NEWLINE, _OTHER, _ALONE = range(7)
 
@@ -83,7 +83,7 @@ def split_llama3(points, *, digits=3):
 
 def split_whitespace(points):
     """Words are runs without white space."""
-    white = _white()(points) > 0
+    white = class_table("white")(points) > 0
     return _change(white) | (points >= BREAK) | (_before(points, BREAK) >= BREAK), white | (points == BREAK)
 
 
@@ -161,11 +161,6 @@ def _llama3_kinds():
     values = _kinds(letter=_LETTER, number=_NUMBER, space=_SPACE)
     values[[ord("\r"), ord("\n")]] = _NEWLINE
     return PointTable(values)
-
-
-@functools.cache
-def _white():
-    return PointTable(in_class("white").astype(np.uint8))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import pathlib
 
 import tensorflow as tf
 
-from tfllm.text.contract import UNKNOWN_TOKEN, Tokenizer, as_texts, check_special_tokens, put_together
+from tfllm.text.contract import UNKNOWN_TOKEN, Tokenizer, as_texts, check_special_tokens, encode_rest, put_together
 from tfllm.text.tokenizer_json import (
     WORD_PATTERNS,
     check_pattern,
@@ -16,7 +16,7 @@ from tfllm.text.tokenizer_json import (
     read_shared,
     write_document,
 )
-from tfllm.text.words import WordIndex, hash_slices, repeat, running_hashes, slices
+from tfllm.text.words import WordIndex, hash_slices, repeat, running_hashes
 
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What BERT's decoder does to the pieces of a text, each by itself.
@@ -298,13 +298,7 @@ class WordPieceTokenizer(Tokenizer):
     def _encode_words(self, symbols, first, lengths):
         whole = self._words.find(symbols, first, lengths)
         whole = tf.where(lengths > self.longest_word, self.unknown_id, whole)
-        known = tf.cast(tf.where(whole >= 0)[:, 0], tf.int32)
-        other = tf.cast(tf.where(whole < 0)[:, 0], tf.int32)
-        other_lengths = tf.gather(lengths, other)
-        ids, counts = self._cut(tf.gather(symbols, slices(tf.gather(first, other), other_lengths)), other_lengths)
-        return put_together(
-            [(known, tf.gather(whole, known), tf.ones_like(known)), (other, ids, counts)], tf.size(first)
-        )
+        return encode_rest(whole, symbols, first, lengths, self._cut)
 
     def _cut(self, symbols, lengths):
         """Cuts words of at most `longest_word` characters into pieces; returns (ids int32 [K], counts int32 [W])."""
