@@ -35,6 +35,24 @@ MODELS = {
         tied_embeddings=False,
         **k,
     ),
+    "qwen3": lambda **k: tfllm.TransformerLM(
+        VOCAB,
+        32,
+        16,
+        1,
+        4,
+        num_kv_heads=2,
+        head_dim=6,
+        hidden_dim=24,
+        positions="rotary",
+        rotary_factor=4.0,
+        rotary_original_length=8,
+        norm="rms",
+        activation="swiglu",
+        qkv_bias=True,
+        qk_norm=True,
+        **k,
+    ),
 }
 
 

@@ -239,10 +239,13 @@ def test_every_model_memorises_a_sentence(model_name):
     text = "the cat sat on the mat and the dog ran"
     tokenizer = tfllm.CharTokenizer.train(text)
     keras.utils.set_random_seed(1)
-    sizes = {"max_length": 64, "positions": "rotary"} if model_name in ("gpt2", "llama", "post-norm") else {}
+    rotary = ("gpt2", "llama", "post-norm", "qwen3")
+    sizes = {"max_length": 64, "positions": "rotary"} if model_name in rotary else {}
     kinds = {"rnn": "rnn", "gru": "gru", "lstm": "lstm", "lstm-tied": "lstm"}
     if sizes:
-        norms = {"norm": "rms", "activation": "swiglu"} if model_name == "llama" else {"pre_norm": model_name == "gpt2"}
+        norms = {"pre_norm": model_name == "gpt2"}
+        if model_name in ("llama", "qwen3"):
+            norms = {"norm": "rms", "activation": "swiglu", "qk_norm": model_name == "qwen3"}
         model = tfllm.TransformerLM(tokenizer.vocab_size, dim=32, num_layers=2, num_heads=2, **sizes, **norms)
     else:
         tied = model_name == "lstm-tied"

@@ -19,6 +19,13 @@ import tfllm
         (lambda: tfllm.TransformerLM(9, positions="alibi"), "positions must be one of .* got 'alibi'"),
         (lambda: tfllm.TransformerLM(9, norm="batch"), "norm must be one of .* got 'batch'"),
         (lambda: tfllm.TransformerLM(9, activation="tanh"), "activation must be one of .* got 'tanh'"),
+        (lambda: tfllm.TransformerLM(9, head_dim=0), "head_dim must be at least 1; got 0"),
+        (lambda: tfllm.TransformerLM(9, head_dim=3, positions="rotary"), "head_dim must be even .* got 3"),
+        (lambda: tfllm.TransformerLM(9, positions="rotary", rotary_factor=0.5), "rotary_factor must be .* got 0.5"),
+        (
+            lambda: tfllm.TransformerLM(9, positions="rotary", rotary_original_length=8, rotary_low_factor=4.0),
+            "rotary_low_factor must be above 0 and below rotary_high_factor; got 4.0 and 4.0",
+        ),
         (lambda: tfllm.TransformerLM(9, max_length=1), "max_length must be at least 2; got 1"),
     ],
 )

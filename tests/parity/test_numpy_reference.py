@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import make_model
 
 import tfllm
-from tfllm.layers import rotate
+from tfllm.layers import rotary_rates, rotate
 
 
 def weights_of(model):
@@ -110,7 +110,7 @@ def test_rotation_keeps_products_at_equal_distance():
     x = tf.constant(np.random.default_rng(0).normal(size=(1, 1, 2, 8)), tf.float32)
 
     def product(a, b):
-        turned = rotate(x, tf.constant([[a, b]]))
+        turned = rotate(x, tf.constant([[a, b]]), rotary_rates(8))
         return float(tf.reduce_sum(turned[0, 0, 0] * turned[0, 0, 1]))
 
     assert product(3, 7) == pytest.approx(product(103, 107), abs=1e-4)

@@ -1,7 +1,7 @@
 """Keras layers; no models."""
 
 from tfllm.layers.attention import CausalSelfAttention, causal_mask, document_mask, write_cache
-from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotate
+from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotary_rates, rotate
 from tfllm.layers.recurrent import RecurrentStack
 from tfllm.layers.transformer import FeedForward, TransformerBlock
 
@@ -15,6 +15,7 @@ __all__ = [
     "causal_mask",
     "document_mask",
     "document_positions",
+    "rotary_rates",
     "rotate",
     "write_cache",
 ]

@@ -7,7 +7,7 @@ lies. Left out: cross-attention, and attention over a part of the cache.
 import keras
 import tensorflow as tf
 
-from tfllm.layers.embedding import rotate
+from tfllm.layers.embedding import rotary_rates, rotate
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -16,17 +16,24 @@ class CausalSelfAttention(keras.layers.Layer):
 
     Args:
         dim: int D, size of input and output.
-        num_heads: int H, must divide `dim`.
+        num_heads: int H, must divide `dim` unless `head_dim` is given.
         num_kv_heads: int G, key-value heads, must divide H; None means H. Fewer make a smaller cache (Ainslie et al. 2023,
             arXiv:2305.13245).
+        head_dim: int K, features of a head; None means D / H.
         dropout: float in [0, 1), share of attention weights left out in training.
         rotary_base: float, or None for no rotary positions.
+        rotary_factor, rotary_original_length, rotary_low_factor, rotary_high_factor: `factor`, `original_length`,
+            `low_factor` and `high_factor` of `layers.rotary_rates`.
+        qk_norm: bool, whether every head's queries and keys go through RMS normalisation before they are turned (Henry et
+            al. 2020, arXiv:2010.04245; so in Qwen3).
+        norm_epsilon: float, of these normalisations.
         use_bias: bool, whether the two projections have one.
+        qkv_bias: bool, whether the projection to queries, keys and values has one; None means `use_bias`.
         initializer_range: float, standard deviation of the first weights.
         output_range: float, the same for the output projection; None means `initializer_range`.
 
     Raises:
-        ValueError: when the heads do not divide.
+        ValueError: when the heads do not divide, or `rotary_rates` refuses.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
     """
@@ -37,30 +44,51 @@ class CausalSelfAttention(keras.layers.Layer):
         num_heads,
         *,
         num_kv_heads=None,
+        head_dim=None,
         dropout=0.0,
         rotary_base=None,
+        rotary_factor=1.0,
+        rotary_original_length=None,
+        rotary_low_factor=1.0,
+        rotary_high_factor=4.0,
+        qk_norm=False,
+        norm_epsilon=1e-5,
         use_bias=True,
+        qkv_bias=None,
         initializer_range=0.02,
         output_range=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_heads < 1 or dim % num_heads:
+        if num_heads < 1 or (head_dim is None and dim % num_heads):
             raise ValueError(f"dim must be divisible by num_heads; got dim={dim}, num_heads={num_heads}")
         if num_kv_heads is not None and (num_kv_heads < 1 or num_heads % num_kv_heads):
             raise ValueError(f"num_heads must be divisible by num_kv_heads; got {num_heads} and {num_kv_heads}")
-        if rotary_base is not None and dim // num_heads % 2:
-            raise ValueError(f"dim / num_heads must be even for rotary positions; got {dim} / {num_heads}")
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"head_dim must be at least 1; got {head_dim}")
         self.dim, self.num_heads, self.num_kv_heads, self.dropout = dim, num_heads, num_kv_heads, dropout
-        self.rotary_base, self.use_bias = rotary_base, use_bias
+        self.head_dim, self.rotary_base, self.rotary_factor = head_dim, rotary_base, rotary_factor
+        self.rotary_original_length, self.rotary_low_factor = rotary_original_length, rotary_low_factor
+        self.rotary_high_factor, self.qk_norm, self.norm_epsilon = rotary_high_factor, qk_norm, norm_epsilon
+        self.use_bias, self.qkv_bias = use_bias, qkv_bias
         self.initializer_range, self.output_range = initializer_range, output_range
         self._kv_heads = num_kv_heads or num_heads
-        self._head_dim = dim // num_heads
+        self._head_dim = head_dim or dim // num_heads
+        self._rates = None
+        if rotary_base is not None:
+            self._rates = rotary_rates(
+                self._head_dim,
+                rotary_base,
+                factor=rotary_factor,
+                original_length=rotary_original_length,
+                low_factor=rotary_low_factor,
+                high_factor=rotary_high_factor,
+            )
         normal = keras.initializers.RandomNormal(stddev=initializer_range)
         narrow = keras.initializers.RandomNormal(stddev=output_range or initializer_range)
         self.query_key_value = keras.layers.Dense(
             (num_heads + 2 * self._kv_heads) * self._head_dim,
-            use_bias=use_bias,
+            use_bias=use_bias if qkv_bias is None else qkv_bias,
             kernel_initializer=normal,
             dtype=self.dtype_policy,
             name="query_key_value",
@@ -68,6 +96,10 @@ class CausalSelfAttention(keras.layers.Layer):
         self.output_projection = keras.layers.Dense(
             dim, use_bias=use_bias, kernel_initializer=narrow, dtype=self.dtype_policy, name="output_projection"
         )
+        self.query_norm = self.key_norm = None
+        if qk_norm:
+            self.query_norm = keras.layers.RMSNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy)
+            self.key_norm = keras.layers.RMSNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
     def initial_cache(self, batch_size, slots):
@@ -94,10 +126,12 @@ class CausalSelfAttention(keras.layers.Layer):
         joint = tf.reshape(self.query_key_value(x), [batch, time, heads + 2 * kv_heads, self._head_dim])
         joint = tf.transpose(joint, [0, 2, 1, 3])  # [B, H + 2 G, T, K]
         turned, value = joint[:, : heads + kv_heads], joint[:, heads + kv_heads :]
+        if self.qk_norm:
+            turned = tf.concat([self.query_norm(turned[:, :heads]), self.key_norm(turned[:, heads:])], 1)
         position = tf.zeros([1], tf.int32) if cache is None else position
         if self.rotary_base is not None:
             places = position[:, None] + tf.range(time) if positions is None else positions
-            turned = rotate(turned, places, self.rotary_base)
+            turned = rotate(turned, places, self._rates)
         query, key = turned[:, :heads] * self._head_dim**-0.5, turned[:, heads:]
         if cache is not None:
             cache = {"k": write_cache(cache["k"], key, position), "v": write_cache(cache["v"], value, position)}
@@ -114,7 +148,7 @@ class CausalSelfAttention(keras.layers.Layer):
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
         y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])
-        y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, self.dim])
+        y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, heads * self._head_dim])
         return self.output_projection(y), cache
 
 

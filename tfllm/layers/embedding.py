@@ -77,7 +77,51 @@ def document_positions(documents):
     return tf.range(tf.shape(runs)[1]) - tf.searchsorted(runs, runs)  # where the run is found first, it begins
 
 
-def rotate(x, positions, base=10000.0):
+def rotary_rates(head_dim, base=10000.0, *, factor=1.0, original_length=None, low_factor=1.0, high_factor=4.0):
+    """Says by how many radians each pair of features turns from one position to the next.
+
+    Long texts are reached by turning slower: all pairs by `factor` (Chen et al. 2023), or, with `original_length`, those
+    whose wavelength is over `original_length / low_factor` by `factor`, those under `original_length / high_factor` not at
+    all, and the ones between in between (Llama 3).
+
+    Args:
+        head_dim: int K, features of a head, even.
+        base: float, the longest wavelength is about `2 * pi * base` tokens before it is stretched.
+        factor: float, at least 1, by how much wavelengths are stretched.
+        original_length: int, positions of the model before its context was stretched, or None to stretch all alike.
+        low_factor: float, see above.
+        high_factor: float above `low_factor`, see above.
+
+    Returns:
+        float32 NumPy array [K / 2], the largest first.
+
+    Raises:
+        ValueError: on an odd `head_dim`, a `factor` below 1, or factors out of order.
+
+    Example:
+        >>> rotary_rates(4, 100.0, factor=2.0).round(3)
+        array([0.5 , 0.05], dtype=float32)
+
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; Chen et al. 2023, arXiv:2306.15595; Llama Team 2024,
+    arXiv:2407.21783, section 3.2, with the stretching of the released Llama 3.1.
+    """
+    if head_dim < 2 or head_dim % 2:
+        raise ValueError(f"head_dim must be even for rotary positions; got {head_dim}")
+    if factor < 1:
+        raise ValueError(f"rotary_factor must be at least 1; got {factor}")
+    rates = base ** -(np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
+    if original_length is None:
+        return (rates / factor).astype(np.float32)
+    if not 0 < low_factor < high_factor:
+        raise ValueError(
+            f"rotary_low_factor must be above 0 and below rotary_high_factor; got {low_factor} and {high_factor}"
+        )
+    turns = original_length * rates / (2 * np.pi)  # within the original context
+    kept = np.clip((turns - low_factor) / (high_factor - low_factor), 0.0, 1.0)
+    return (rates * (kept + (1 - kept) / factor)).astype(np.float32)
+
+
+def rotate(x, positions, rates):
     """Turns each pair of features by an angle that grows with the position, so that products see only distances.
 
     The pairs are (i, i + K / 2), as in Llama and GPT-NeoX checkpoints. Angles are float32 whatever the dtype of x.
@@ -85,20 +129,19 @@ def rotate(x, positions, base=10000.0):
     Args:
         x: float [B, H, T, K], queries or keys; K even.
         positions: int32 [B or 1, T].
-        base: float, the longest wavelength is about `2 * pi * base` tokens.
+        rates: float32 [K / 2], radians from one position to the next, as `rotary_rates` gives them.
 
     Returns:
         float [B, H, T, K].
 
     Example:
-        >>> rotate(tf.ones([1, 1, 2, 2]), tf.constant([[0, 1]]))[0, 0].numpy().round(3)
+        >>> rotate(tf.ones([1, 1, 2, 2]), tf.constant([[0, 1]]), rotary_rates(2))[0, 0].numpy().round(3)
         array([[ 1.   ,  1.   ],
                [-0.301,  1.382]], dtype=float32)
 
     Source: Su et al. 2021, arXiv:2104.09864, equation 34.
     """
     half = x.shape[-1] // 2
-    rates = base ** -(np.arange(half, dtype=np.float32) / half)
     angles = tf.cast(positions, tf.float32)[:, None, :, None] * rates  # [B or 1, 1, T, K / 2]
     sine, cosine = tf.cast(tf.sin(angles), x.dtype), tf.cast(tf.cos(angles), x.dtype)
     first, second = x[..., :half], x[..., half:]

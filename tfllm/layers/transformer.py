@@ -70,20 +70,30 @@ class TransformerBlock(keras.layers.Layer):
         num_heads,
         *,
         num_kv_heads=None,
+        head_dim=None,
         hidden_dim=None,
         dropout=0.0,
         rotary_base=None,
+        rotary_factor=1.0,
+        rotary_original_length=None,
+        rotary_low_factor=1.0,
+        rotary_high_factor=4.0,
         norm="layer",
         norm_epsilon=1e-5,
         pre_norm=True,
         activation="gelu",
         use_bias=True,
+        qkv_bias=None,
+        qk_norm=False,
         initializer_range=0.02,
         output_range=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.dim, self.num_heads, self.num_kv_heads, self.hidden_dim = dim, num_heads, num_kv_heads, hidden_dim
+        self.head_dim, self.qkv_bias, self.qk_norm = head_dim, qkv_bias, qk_norm
+        self.rotary_factor, self.rotary_original_length = rotary_factor, rotary_original_length
+        self.rotary_low_factor, self.rotary_high_factor = rotary_low_factor, rotary_high_factor
         self.dropout, self.rotary_base, self.norm, self.norm_epsilon = dropout, rotary_base, norm, norm_epsilon
         self.pre_norm, self.activation, self.use_bias = pre_norm, activation, use_bias
         self.initializer_range, self.output_range = initializer_range, output_range
@@ -92,8 +102,16 @@ class TransformerBlock(keras.layers.Layer):
             dim,
             num_heads,
             num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
             dropout=dropout,
             rotary_base=rotary_base,
+            rotary_factor=rotary_factor,
+            rotary_original_length=rotary_original_length,
+            rotary_low_factor=rotary_low_factor,
+            rotary_high_factor=rotary_high_factor,
+            qk_norm=qk_norm,
+            norm_epsilon=norm_epsilon,
+            qkv_bias=qkv_bias,
             dtype=self.dtype_policy,
             **settings,
         )

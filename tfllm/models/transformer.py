@@ -15,24 +15,29 @@ class TransformerLM(LanguageModel):
     """A causal Transformer; its state is one cache of keys and values a layer.
 
     The defaults are GPT-2's layout without biases. Llama's is `positions="rotary", norm="rms", activation="swiglu"` with
-    `num_kv_heads` and `hidden_dim` as wanted.
+    `num_kv_heads` and `hidden_dim` as wanted; Qwen2's has `qkv_bias=True` besides, Qwen3's `qk_norm=True` and a `head_dim`.
 
     Args:
         vocab_size: int V.
         max_length: int, the most tokens that one token can look back on, itself included.
         dim: int D, size of a token's vector.
         num_layers: int.
-        num_heads: int H, must divide `dim`.
+        num_heads: int H, must divide `dim` unless `head_dim` is given.
         num_kv_heads: int, key-value heads, must divide H; None means H.
+        head_dim: int, features of an attention head; None means D / H.
         hidden_dim: int, inner size of the feed-forward networks; None means 4 D.
         dropout: float in [0, 1), on embeddings, attention weights and the output of every part.
         positions: "learned" (at most `max_length`), "sinusoidal" or "rotary".
-        rotary_base: float, see `layers.rotate`.
+        rotary_base: float, see `layers.rotary_rates`.
+        rotary_factor, rotary_original_length, rotary_low_factor, rotary_high_factor: how rotary positions were stretched to a
+            longer context; `factor`, `original_length`, `low_factor` and `high_factor` of `layers.rotary_rates`.
         norm: "layer" or "rms".
         norm_epsilon: float, added to the variance.
         pre_norm: bool, whether each part normalises its input (GPT-2, Llama) or the sum behind it (Vaswani et al. 2017).
         activation: "gelu" (tanh form), "relu" or "swiglu".
         use_bias: bool, whether projections and layer normalisations have a bias.
+        qkv_bias: bool, whether the projections to queries, keys and values have one; None means `use_bias`.
+        qk_norm: bool, whether queries and keys are normalised, see `layers.CausalSelfAttention`.
         tied_embeddings: bool, whether the projection to the vocabulary is the transposed embedding.
         initializer_range: float, standard deviation of the first weights; output projections of the blocks take it
             divided by sqrt(2 * num_layers).
@@ -60,15 +65,22 @@ class TransformerLM(LanguageModel):
         num_heads=4,
         *,
         num_kv_heads=None,
+        head_dim=None,
         hidden_dim=None,
         dropout=0.0,
         positions="learned",
         rotary_base=10000.0,
+        rotary_factor=1.0,
+        rotary_original_length=None,
+        rotary_low_factor=1.0,
+        rotary_high_factor=4.0,
         norm="layer",
         norm_epsilon=1e-5,
         pre_norm=True,
         activation="gelu",
         use_bias=False,
+        qkv_bias=None,
+        qk_norm=False,
         tied_embeddings=True,
         initializer_range=0.02,
         **kwargs,
@@ -83,6 +95,9 @@ class TransformerLM(LanguageModel):
         self.positions, self.rotary_base, self.norm, self.norm_epsilon = positions, rotary_base, norm, norm_epsilon
         self.pre_norm, self.activation, self.use_bias = pre_norm, activation, use_bias
         self.tied_embeddings, self.initializer_range = tied_embeddings, initializer_range
+        self.head_dim, self.qkv_bias, self.qk_norm = head_dim, qkv_bias, qk_norm
+        self.rotary_factor, self.rotary_original_length = rotary_factor, rotary_original_length
+        self.rotary_low_factor, self.rotary_high_factor = rotary_low_factor, rotary_high_factor
         policy = self.dtype_policy
         normal = keras.initializers.RandomNormal(stddev=initializer_range)
         self.embedding = keras.layers.ReversibleEmbedding(
@@ -99,14 +114,21 @@ class TransformerLM(LanguageModel):
                 dim,
                 num_heads,
                 num_kv_heads=num_kv_heads,
+                head_dim=head_dim,
                 hidden_dim=hidden_dim,
                 dropout=dropout,
                 rotary_base=rotary_base if positions == "rotary" else None,
+                rotary_factor=rotary_factor,
+                rotary_original_length=rotary_original_length,
+                rotary_low_factor=rotary_low_factor,
+                rotary_high_factor=rotary_high_factor,
                 norm=norm,
                 norm_epsilon=norm_epsilon,
                 pre_norm=pre_norm,
                 activation=activation,
                 use_bias=use_bias,
+                qkv_bias=qkv_bias,
+                qk_norm=qk_norm,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,
                 dtype=policy,
