@@ -1,7 +1,25 @@
 """Decoding: sees a model's `initial_state`, `step` and `max_length`, and no model."""
 
-from tfllm.generation.generator import TextGenerator
+from tfllm.generation.generator import Completion, Prefix, Score, TextGenerator
 from tfllm.generation.loop import generate_ids
-from tfllm.generation.sampling import Sampling, keep_likeliest, pick
+from tfllm.generation.processors import process
+from tfllm.generation.sampling import cut_off, pick
+from tfllm.generation.settings import Vocabulary, make_settings
+from tfllm.generation.strategies import STRATEGIES
+from tfllm.generation.strategy import Sample, Strategy
 
-__all__ = ["Sampling", "TextGenerator", "generate_ids", "keep_likeliest", "pick"]
+__all__ = [
+    "STRATEGIES",
+    "Completion",
+    "Prefix",
+    "Sample",
+    "Score",
+    "Strategy",
+    "TextGenerator",
+    "Vocabulary",
+    "cut_off",
+    "generate_ids",
+    "make_settings",
+    "pick",
+    "process",
+]

@@ -1,12 +1,87 @@
-"""TextGenerator: strings in, strings out, around a model, a tokenizer and the compiled loop."""
+"""TextGenerator: strings in, strings out, around a model, a tokenizer and the compiled strategies."""
+
+import collections
+import dataclasses
+import time
 
 import numpy as np
 import tensorflow as tf
 
-from tfllm.generation.loop import advance, begin, generate_ids, new_tokens
-from tfllm.generation.sampling import Sampling, check_int32
+from tfllm.generation.history import FINISH_REASONS, NAN, STOP_STRING, TIME
+from tfllm.generation.loop import advance, begin, outcome
+from tfllm.generation.scoring import embed_ids, next_log_probs, score_ids
+from tfllm.generation.settings import (
+    NUMBERS,
+    REQUESTS,
+    Vocabulary,
+    make_settings,
+    pad_settings,
+    power_of_two,
+    signature,
+)
+from tfllm.generation.strategies import make_strategy
 
 _STREAM_CHUNK = 4  # tokens a call: few enough to look alive, enough to hide the cost of a call
+_XLA_CHUNK = 16  # tokens between two looks at the clock, which XLA does not have
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One text that follows a prompt, and what the model thought of it.
+
+    Attributes:
+        text: str, without the prompt.
+        finish_reason: str, why it ended: "end" (the end token), "stop_id", "stop_string", "length", "time" or "no_token"
+            (every token was forbidden).
+        score: float, what the strategy ranks by; for samples the sum of `log_probs`.
+        ids: int32 [T], its tokens, without an end token; a token that completes a stop string is among them.
+        log_probs: float32 [T], nats, of these tokens by the model's own distribution, before any setting; None where the
+            strategy does not give them.
+        entropy: float32 [T], nats, of that distribution, or None.
+        top_ids: int32 [T, K], its likeliest tokens, or None.
+        top_log_probs: float32 [T, K], or None.
+    """
+
+    text: str
+    finish_reason: str
+    score: float
+    ids: np.ndarray
+    log_probs: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    top_ids: np.ndarray | None = None
+    top_log_probs: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Log-probabilities of a given text.
+
+    Attributes:
+        ids: int32 [T], the tokens that are scored.
+        log_probs: float32 [T], nats, of each by those before it.
+        total: float, their sum: the log-probability of the text by the chain rule.
+        perplexity: float, exp of minus their mean.
+    """
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    total: float
+    perplexity: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """A text that was read once, to be continued many times; made by `TextGenerator.prefill`.
+
+    Attributes:
+        text: str.
+        ids: int32 [Q], its tokens.
+        state: the model's state, of one row, after all of them but the last.
+    """
+
+    text: str
+    ids: np.ndarray
+    state: object
 
 
 class TextGenerator:
@@ -17,12 +92,14 @@ class TextGenerator:
         tokenizer: the tokenizer that it was trained with.
         jit_compile: bool, whether XLA compiles the loop. It needs fixed shapes, so batch, prompt and new tokens are padded
             to powers of two and each new combination compiles once, which takes seconds.
+        max_programs: int, the most compiled programs that are kept; the one that was not used for longest goes first.
 
     Attributes:
         trace_count: int, how often a function was traced so far: it stays put in steady use.
+        program_count: int, compiled programs that are kept.
 
     Raises:
-        ValueError: when tokenizer and model differ in `vocab_size`.
+        ValueError: when the tokenizer has more ids than the model.
 
     Example:
         >>> import tfllm
@@ -33,62 +110,87 @@ class TextGenerator:
         True
     """
 
-    def __init__(self, model, tokenizer, *, jit_compile=False):
-        if tokenizer.vocab_size != model.vocab_size:
+    def __init__(self, model, tokenizer, *, jit_compile=False, max_programs=64):
+        if tokenizer.vocab_size > model.vocab_size:
             raise ValueError(
-                f"tokenizer must have the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}"
+                f"tokenizer must have at most the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}"
             )
+        if isinstance(max_programs, bool) or not isinstance(max_programs, int) or max_programs < 1:
+            raise ValueError(f"max_programs must be an int of at least 1; got {max_programs!r}")
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
-        self.trace_count = 0
-        batch, rows = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
-        strings = tf.TensorSpec([None], tf.string)
-        whole, real = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float32)
-        self._settings = (real, whole, real, whole)  # of `Sampling`, in its order
-        self._encode = self._compile(tokenizer.encode, [strings])
-        self._generate = self._compile(self._decode_loop, [batch, rows, whole, self._settings])
-        self._generate_xla = self._compile(self._decode_loop, jit_compile=True)
-        self._begin = self._compile(self._begin_loop, [batch, rows, whole, self._settings])
-        self._advance = None  # its signature is known when `_begin` is traced
+        self.vocabulary = Vocabulary.of(tokenizer)
+        self.max_programs, self.trace_count = max_programs, 0
+        self._programs = collections.OrderedDict()
+        self._encode = self._compile(tokenizer.encode, [tf.TensorSpec([None], tf.string)])
+        rows = tf.TensorSpec([None], tf.int32)
+        self._texts = self._compile(self.texts, [tf.TensorSpec([None, None], tf.int32), rows, rows])
 
-    def generate(self, prompts, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
+    @property
+    def program_count(self):
+        return len(self._programs)
+
+    def generate(self, prompts, *, strategy="sample", prefix=None, **settings):
         """Continues one text or several.
 
         Args:
-            prompts: str, or list of str, none of them empty.
-            max_new_tokens: int >= 1; a row ends sooner where the model gives the tokenizer's end token.
-            temperature: float >= 0; 0 always takes the likeliest token.
-            top_k: int >= 0, draws from the k likeliest tokens only; 0 means from all.
-            top_p: float in (0, 1], draws from the likeliest tokens that sum to this probability.
-            seed: int; the same seed gives the same texts.
+            prompts: str, or list of str, none of them empty unless there is a prefix.
+            strategy: one of "sample", "greedy", "beam_search", ..., or a `Strategy`.
+            prefix: `Prefix`, what stands before every prompt, or None.
+            **settings: the fields of the strategy and the settings of `make_settings`, each once or one a prompt; the
+                usual ones are `max_new_tokens` (128), `temperature` (1), `top_k`, `top_p`, `stop` and `seed`. Also
+                `negative_prompt`, str or list of str, which `guidance_scale` leads away from; `max_time`, float > 0,
+                seconds after which all rows end; `truncate_prompts`, bool, whether prompts that are too long for the
+                model lose their beginning instead of being refused.
 
         Returns:
-            str for a str, else list of str: what follows each prompt, without the prompt.
+            str for a str, else list of str: what follows each prompt, without the prompt; the best where there are several.
 
         Raises:
-            ValueError: on an empty prompt, a prompt of more tokens than the model can hold, or a setting out of its range.
+            ValueError: on an empty prompt, a prompt of more tokens than the model can hold, an unknown strategy or setting, a
+                setting out of its range, or a model whose logits are not numbers.
         """
-        single = isinstance(prompts, str)
-        if not single and not isinstance(prompts, list | tuple):
-            raise ValueError(f"prompts must be a str or a list of str; got {type(prompts).__name__}")
-        if not single and not prompts:
-            return []
-        sampling = Sampling(temperature, top_k, top_p, seed)
-        ids, lengths = self._prepare([prompts] if single else prompts, sampling, max_new_tokens)
-        settings = _flat(sampling.tensors())
-        if self.jit_compile:
-            new, counts = self._run_xla(ids.numpy(), lengths.numpy(), max_new_tokens, settings)
-        else:
-            new, counts = self._generate(ids, lengths, max_new_tokens, settings)
-        texts = [
-            text.decode() for text in self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts)).numpy()
-        ]
+        found, single = self._run(prompts, strategy, prefix, settings)
+        texts = self._decoded(found)[:: found["num_sequences"]]
         return texts[0] if single else texts
 
-    def stream(self, prompt, *, max_new_tokens=128, temperature=1.0, top_k=0, top_p=1.0, seed=0):
+    def complete(self, prompts, *, strategy="sample", prefix=None, top_log_probs=0, best_of=None, **settings):
+        """Does what `generate` does and returns all there is to know.
+
+        Args:
+            prompts, strategy, prefix, settings: as for `generate`. `num_sequences` asks for several texts a prompt.
+            top_log_probs: int >= 0, how many of the likeliest tokens stand beside each chosen one.
+            best_of: int >= `num_sequences`, texts that are drawn, of which those of the highest mean log-probability
+                are returned; None draws as many as are returned.
+
+        Returns:
+            for a str list of `Completion`, one a sequence, the best first where the strategy ranks them (and with
+            `best_of`); for a list of str, a list of them for each.
+
+        Raises:
+            ValueError: as `generate`.
+        """
+        if isinstance(top_log_probs, bool) or not isinstance(top_log_probs, int):
+            raise ValueError(f"top_log_probs must be an int; got {top_log_probs!r}")
+        if not 0 <= top_log_probs <= self.model.vocab_size:
+            raise ValueError(f"top_log_probs must lie in [0, {self.model.vocab_size}]; got {top_log_probs}")
+        wanted = settings.get("num_sequences", 1)
+        if best_of is not None:
+            if isinstance(best_of, bool) or not isinstance(best_of, int) or best_of < wanted:
+                raise ValueError(f"best_of must be an int of at least num_sequences={wanted}; got {best_of!r}")
+            settings["num_sequences"] = best_of
+        found, single = self._run(prompts, strategy, prefix, settings, top=top_log_probs)
+        rows = self._completions(found)
+        num = found["num_sequences"]
+        groups = [rows[at : at + num] for at in range(0, len(rows), num)]
+        if best_of is not None:
+            groups = [sorted(group, key=_mean_log_prob, reverse=True)[:wanted] for group in groups]
+        return groups[0] if single else groups
+
+    def stream(self, prompt, *, prefix=None, **settings):
         """Yields the continuation of one text piece by piece, as it is decoded.
 
         Args:
-            prompt: str; the rest as in `generate`.
+            prompt: str; the rest as in `generate`, for sampling and greedy decoding.
 
         Yields:
             str, never a part of a character; joined, the pieces are what `generate` returns.
@@ -96,114 +198,415 @@ class TextGenerator:
         Raises:
             ValueError: as `generate`.
         """
-        sampling = Sampling(temperature, top_k, top_p, seed)
-        ids, lengths = self._prepare([prompt], sampling, max_new_tokens)
-        new_ids = self._new_ids(ids, lengths, max_new_tokens, _flat(sampling.tensors()))
-        return self.tokenizer.decode_stream(new_ids)
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt must be a str; got {type(prompt).__name__}")
+        request = self._request(prompt, settings.pop("strategy", "sample"), prefix, settings)
+        if not request.strategy.refills or request.strategy.num_sequences != 1:
+            raise ValueError(f"strategy must choose one token after the other to stream; got {request.strategy}")
+        stops = [bytes(stop[stop >= 0].tolist()).decode() for stop in request.settings["stop"][0]]
+        return self._stream(request, [stop for stop in stops if stop])
 
-    def serve(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
-        """Does what `generate` does as one graph from strings to strings; this is what an export runs.
+    def prefill(self, prefix):
+        """Reads a text once, so that many prompts can follow it: `generate(prompts, prefix=...)`.
+
+        A prompt is encoded on its own, as it stands behind the prefix, and may then be empty.
 
         Args:
-            prompts: string [B]; the other arguments are scalar tensors: int32, float32, int32, float32, int32.
+            prefix: str, not empty.
 
         Returns:
-            string [B].
+            `Prefix`.
+        """
+        ids, lengths = self._encoded("prefix", [prefix], room=1)
+
+        def read(ids):
+            state = self.model.initial_state(1, tf.maximum(tf.shape(ids)[1], 1))
+            return self.model.step(ids, state, tf.shape(ids)[1][None], last=True)[1]
+
+        program = self._program(("prefill",), read, [tf.TensorSpec([1, None], tf.int32)])
+        state = program(tf.constant(ids[:, :-1])) if lengths[0] > 1 else self.model.initial_state(1, 1)
+        return Prefix(prefix, ids[0], state)
+
+    def score(self, texts, *, contexts=None):
+        """Says how likely texts are: the terms of the chain rule, token by token.
+
+        Args:
+            texts: str or list of str. Without a context the first token has none before it and is not scored.
+            contexts: str or list of str, one for each text: what stands before it and is not scored, encoded on its own.
+
+        Returns:
+            `Score` for a str, else list of `Score`.
 
         Raises:
-            tf.errors.InvalidArgumentError: when it runs, where `generate` would raise ValueError.
+            ValueError: on an empty text or context, or more tokens than the model can hold.
         """
-        rows = self.tokenizer.encode(prompts)
-        lengths = tf.cast(rows.row_lengths(), tf.int32)
-        limit = self.model.max_length or tf.int32.max
-        rules = [
-            (temperature >= 0, "temperature must be at least 0; got", temperature),
-            (top_k >= 0, "top_k must be at least 0; got", top_k),
-            ((top_p > 0) & (top_p <= 1), "top_p must lie in (0, 1]; got", top_p),
-            (max_new_tokens >= 1, "max_new_tokens must be at least 1; got", max_new_tokens),
-            (tf.reduce_all(lengths > 0), "prompts must not be empty; got", prompts),
-            (tf.reduce_all(lengths <= limit), f"prompts must have at most {limit} tokens; got", lengths),
-        ]
-        with tf.control_dependencies([tf.debugging.Assert(ok, [rule, value]) for ok, rule, value in rules]):
-            ids = rows.to_tensor()
-            # A batch of no rows has no column either, and a model reads at least one.
-            ids = tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
-        new, counts = self._decode_loop(ids, lengths, max_new_tokens, (temperature, top_k, top_p, seed))
-        return self.tokenizer.decode(tf.RaggedTensor.from_tensor(new, lengths=counts))
+        single = isinstance(texts, str)
+        texts = self._as_prompts("texts", texts)
+        if not texts:
+            return []
+        ids, lengths = self._encoded("texts", texts)
+        before = np.ones(len(texts), np.int32)
+        if contexts is not None:
+            contexts = [contexts] * len(texts) if isinstance(contexts, str) else contexts
+            if len(contexts) != len(texts):
+                raise ValueError(f"contexts must be as many as texts, {len(texts)}; got {len(contexts)}")
+            known, before = self._encoded("contexts", contexts)
+            rows = [[*a[:m], *b[:n]] for a, m, b, n in zip(known, before, ids, lengths, strict=True)]
+            ids, lengths = _padded_rows(rows)
+            self._check_length("texts and contexts", lengths)
+        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        program = self._program(("score",), lambda *inputs: score_ids(self.model, *inputs), specs)
+        log_probs = program(ids, lengths).numpy()
+        scores = []
+        for row, terms, first, end in zip(ids, log_probs, before, lengths, strict=True):
+            terms = terms[first - 1 : end - 1]
+            mean = terms.mean() if len(terms) else np.float32(0)
+            scores.append(Score(row[first:end], terms, float(terms.sum()), float(np.exp(-mean))))
+        return scores[0] if single else scores
 
-    def _prepare(self, prompts, sampling, max_new_tokens):
-        sampling.check()
-        check_int32("max_new_tokens", max_new_tokens)
-        if not max_new_tokens >= 1:
-            raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+    def next_token(self, prompts, *, top=10):
+        """Says what may follow: the likeliest next tokens, argmax P(w | prompt) first.
+
+        Args:
+            prompts: str or list of str, not empty.
+            top: int >= 1, how many.
+
+        Returns:
+            list of (token str, probability float) for a str, else a list of them for each.
+        """
+        if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= self.model.vocab_size:
+            raise ValueError(f"top must be an int in [1, {self.model.vocab_size}]; got {top!r}")
+        single, shares = isinstance(prompts, str), np.atleast_2d(self.next_token_distribution(prompts))
+        pieces = self.tokenizer.token_bytes()
+        found = []
+        for row in shares if len(shares[0]) else []:
+            best = np.argsort(-row[: self.tokenizer.vocab_size], kind="stable")[:top]
+            found.append(
+                [(pieces[i].decode(errors="replace") or self.tokenizer.tokens[i], float(row[i])) for i in best]
+            )
+        return found[0] if single else found
+
+    def next_token_distribution(self, prompts):
+        """Returns float32 [V] for a str, else [B, V]: the probability of each id after the prompt."""
+        single, prompts = isinstance(prompts, str), self._as_prompts("prompts", prompts)
+        if not prompts:
+            return np.zeros([0, self.model.vocab_size], np.float32)
+        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        program = self._program(("next",), lambda *inputs: next_log_probs(self.model, *inputs), specs)
+        shares = np.exp(program(*self._encoded("prompts", prompts)).numpy())
+        return shares[0] if single else shares
+
+    def embed(self, texts):
+        """Returns float32 [D] for a str, else [B, D]: the mean of the model's last features over each text's tokens."""
+        single, texts = isinstance(texts, str), self._as_prompts("texts", texts)
+        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        program = self._program(("embed",), lambda *inputs: embed_ids(self.model, *inputs), specs)
+        vectors = program(*self._encoded("texts", texts)).numpy()
+        return vectors[0] if single else vectors
+
+    def warm_up(self, batch_sizes=(1,), prompt_lengths=(16,), max_new_tokens=(128,), *, strategy="sample", **settings):
+        """Compiles ahead of the first request, so that none has to wait.
+
+        Args:
+            batch_sizes, prompt_lengths, max_new_tokens: ints, the sizes to expect; every combination runs once.
+            strategy, settings: as for `generate`.
+
+        Returns:
+            float, the seconds it took.
+        """
+        began = time.perf_counter()
+        token = int(np.argmax([len(piece) > 0 for piece in self.tokenizer.token_bytes()]))
+        for batch in batch_sizes:
+            for length in prompt_lengths:
+                for new in max_new_tokens:
+                    ids = np.full([batch, length], token, np.int32), np.full([batch], length, np.int32)
+                    self._run(ids, strategy, None, settings | {"max_new_tokens": new})
+        return time.perf_counter() - began
+
+    def texts(self, ids, count, kept):
+        """Turns what a strategy found into string [R]: ids int32 [R, N], of which `count` stand, cut after `kept` bytes.
+
+        A function for graphs, which exports use; `kept` -1 cuts nothing.
+        """
+        whole = self.tokenizer.decode_bytes(tf.RaggedTensor.from_tensor(ids, lengths=count))
+        size = tf.strings.length(whole)
+        cut = tf.strings.substr(whole, tf.zeros_like(size), tf.where(kept >= 0, tf.minimum(kept, size), size))
+        return tf.strings.unicode_transcode(cut, "UTF-8", "UTF-8", errors="replace")
+
+    # ---------------------------------------------------------------- requests
+
+    def _request(self, prompts, strategy, prefix, settings):
+        """Checks everything and lays it out: a namespace of prompts, settings, strategy, capacity, deadline, single."""
+        settings = dict(settings)
+        strategy, settings = make_strategy(strategy, settings)
+        own = ("negative_prompt", "max_time", "truncate_prompts")
+        negative, max_time, truncates = (settings.pop(name, None) for name in own)
+        unknown = sorted(set(settings) - set(NUMBERS) - set(REQUESTS))
+        if unknown:
+            fields = [field.name for field in dataclasses.fields(strategy)]
+            known = ", ".join((*NUMBERS, *REQUESTS, *own, *fields))
+            raise ValueError(f"settings must be among {known}; got {unknown[0]!r}")
+        if max_time is not None and not max_time > 0:
+            raise ValueError(f"max_time must be above 0 seconds; got {max_time!r}")
+        strategy.check(self.model)
+        if isinstance(prompts, tuple):  # ids already
+            single, (ids, lengths) = False, prompts
+            num_rows = len(ids)
+        else:
+            single, prompts = isinstance(prompts, str), self._as_prompts("prompts", prompts, empty=prefix is not None)
+            num_rows, ids = len(prompts), None
+        laid_out = make_settings(num_rows, self.model.vocab_size, self.tokenizer, **settings)
+        new = int(laid_out["max_new_tokens"].max(initial=1))
+        room = 0 if strategy.refills and negative is None else new
+        room += 0 if prefix is None else len(prefix.ids) - 1
+        if ids is None:
+            last = None if prefix is None else prefix.ids[-1:]
+            ids, lengths = self._encoded("prompts", prompts, room, bool(truncates), last)
+        if ids.shape[1] + new >= 2**31:
+            raise ValueError(f"max_new_tokens and the prompt must stay below 2**31 tokens; got {new}")
+        inputs = {"ids": ids, "lengths": lengths}
+        if negative is not None:
+            negative = [negative] * num_rows if isinstance(negative, str) else negative
+            if len(negative) != num_rows:
+                raise ValueError(
+                    f"negative_prompt must be one or one for each of {num_rows} prompts; got {len(negative)}"
+                )
+            inputs["guide_ids"], inputs["guide_lengths"] = self._encoded("negative_prompt", negative, room)
+        if prefix is not None:
+            inputs |= {"prefix": prefix.ids[None, :-1], "state": prefix.state}
+        values = (inputs, laid_out, strategy, new, max_time, single)
+        return _Request(*values)
+
+    def _as_prompts(self, name, prompts, empty=False):
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, list | tuple):
+            raise ValueError(f"{name} must be a str or a list of str; got {type(prompts).__name__}")
         for prompt in prompts:
-            if not isinstance(prompt, str) or not prompt:
-                raise ValueError(f"prompts must be strings that are not empty; got {prompt!r}")
-        rows = self._encode(tf.constant(list(prompts)))
-        lengths = tf.cast(rows.row_lengths(), tf.int32)
-        longest, limit = int(tf.reduce_max(lengths)), self.model.max_length
-        if limit is not None and longest > limit:
-            raise ValueError(f"prompts must have at most the model's max_length={limit} tokens; got {longest}")
-        if longest + max_new_tokens >= 2**31:
-            raise ValueError(f"max_new_tokens and the prompt must stay below 2**31 tokens; got {max_new_tokens}")
-        return rows.to_tensor(), lengths
+            if not isinstance(prompt, str) or not (prompt or empty):
+                raise ValueError(f"{name} must be strings that are not empty; got {prompt!r}")
+        return list(prompts)
 
-    def _run_xla(self, ids, lengths, max_new_tokens, settings):
-        rows, size = _power_of_two(len(ids)), _power_of_two(ids.shape[1], 16)
-        padded = np.zeros([rows, size], np.int32)  # rows of length 0 end at once
-        padded[: len(ids), : ids.shape[1]] = ids
-        lengths = np.pad(lengths, [0, rows - len(ids)])
-        room = tf.zeros([_power_of_two(max_new_tokens, 16)])  # only its shape counts
-        inputs = (tf.constant(padded), tf.constant(lengths), tf.constant(max_new_tokens))
-        new, counts = self._generate_xla(*inputs, settings, room)
-        return new[: len(ids)], counts[: len(ids)]
+    def _encoded(self, name, texts, room=0, truncates=False, first=None):
+        """Returns (int32 [B, P], int32 [B]) of texts, each behind the ids `first`."""
+        texts = self._as_prompts(name, texts, empty=first is not None)
+        if not texts:
+            return np.zeros([0, 1], np.int32), np.zeros([0], np.int32)
+        rows = self._encode(tf.constant(texts))
+        ids, lengths = rows.to_tensor().numpy(), rows.row_lengths().numpy().astype(np.int32)
+        if first is not None:
+            ids, lengths = np.concatenate([np.repeat([first], len(ids), 0), ids], 1), lengths + 1
+        limit = self.model.max_length
+        if truncates and limit is not None and max(lengths) + room > limit > room:
+            ids, lengths = _padded_rows([row[:n][room - limit :] for row, n in zip(ids, lengths, strict=True)])
+        self._check_length(name, lengths, room)
+        return ids.astype(np.int32), lengths
 
-    def _new_ids(self, ids, lengths, max_new_tokens, settings):
-        """Yields int32 [T], the ids of one text as they are decoded, some at a time."""
-        loop = self._begin(ids, lengths, max_new_tokens, settings)
-        if self._advance is None:
-            outputs = self._begin.get_concrete_function().structured_outputs
-            loop_spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)
-            signature = [loop_spec, tf.TensorSpec([], tf.int32), self._settings]
-            self._advance = self._compile(self._advance_loop, signature)
-        shown, asked = 0, 1
+    def _check_length(self, name, lengths, room=0):
+        limit, longest = self.model.max_length, int(lengths.max(initial=0))
+        if limit is not None and longest + room > limit:
+            why = f" less {room} for what else must fit" if room else ""
+            raise ValueError(f"{name} must have at most the model's max_length={limit} tokens{why}; got {longest}")
+
+    def _run(self, prompts, strategy, prefix, settings, top=None):
+        """Returns (dict of NumPy arrays, what the strategy found and `num_sequences`; whether there was one prompt)."""
+        request = self._request(prompts, strategy, prefix, settings)
+        num = request.strategy.num_sequences
+        rows = len(request.inputs["lengths"])
+        if not rows:
+            empty = {"ids": np.zeros([0, 1], np.int32), "score": np.zeros([0], np.float32)}
+            empty |= dict.fromkeys(("count", "finish", "kept"), np.zeros([0], np.int32))
+            return empty | {"num_sequences": num}, False
+        found = self._run_xla(request, top) if self.jit_compile else self._run_graph(request, top)
+        # A picture of a tree and the like stay as they are.
+        found = {name: x.numpy() if tf.is_tensor(x) else x for name, x in found.items()}
+        wrong = np.flatnonzero(found["finish"] == NAN)
+        if len(wrong):
+            token = int(found["count"][wrong[0]])
+            raise ValueError(
+                f"model must give logits that are numbers; got NaN for prompt {wrong[0] // num} at token {token}"
+            )
+        return found | {"num_sequences": num}, request.single
+
+    def _run_graph(self, request, top):
+        plain, tensors = request.strategy.split()
+        timed = request.max_time is not None
+        specs = {
+            name: tf.TensorSpec([None] * np.ndim(x), tf.int32) for name, x in request.inputs.items() if name != "state"
+        }
+        if "state" in request.inputs:
+            specs["state"] = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec([None] * leaf.shape.rank, leaf.dtype), request.inputs["state"]
+            )
+        whole, clock = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)
+        own = {name: tf.TensorSpec([], x.dtype) for name, x in tensors.items()}
+
+        def search(inputs, settings, tensors, capacity, deadline):
+            strategy = dataclasses.replace(plain, **tensors)
+            end = {"deadline": deadline} if timed else {}
+            return strategy.search(self.model, inputs, settings, self.vocabulary, capacity, top=top, **end)
+
+        key = ("graph", plain, tuple(sorted(specs)), top, timed)
+        program = self._program(key, search, [specs, signature(self.model.vocab_size), own, whole, clock])
+        deadline = time.time() + (request.max_time or 0.0)
+        return program(request.inputs, request.settings, tensors, request.capacity, tf.constant(deadline, tf.float64))
+
+    def _run_xla(self, request, top):
+        plain, tensors = request.strategy.split()
+        inputs, batch = request.inputs, len(request.inputs["lengths"])
+        rows, capacity = power_of_two(batch), power_of_two(request.capacity, 16)
+        padded = {}
+        for name in ("", "guide_"):
+            if f"{name}ids" in inputs:
+                ids = inputs[f"{name}ids"]
+                padded[f"{name}ids"] = np.zeros([rows, power_of_two(ids.shape[1], 16)], np.int32)
+                padded[f"{name}ids"][:batch, : ids.shape[1]] = ids
+                padded[f"{name}lengths"] = np.pad(inputs[f"{name}lengths"], [0, rows - batch])  # length 0 ends at once
+        if "prefix" in inputs:
+            padded |= {"prefix": inputs["prefix"], "state": inputs["state"]}
+        settings = pad_settings(request.settings, rows)
+        shapes = tf.nest.map_structure(lambda x: tuple(x.shape), (padded, settings))
+        key = ("xla", plain, repr(shapes), capacity, top)
+        if request.max_time is None:
+
+            def search(inputs, settings, tensors):
+                strategy = dataclasses.replace(plain, **tensors)
+                return strategy.search(self.model, inputs, settings, self.vocabulary, capacity, top=top)
+
+            found = self._program(key, search, jit_compile=True)(padded, settings, tensors)
+        else:
+            found = self._run_by_the_clock(request, key, padded, settings, capacity, top)
+        num = request.strategy.num_sequences
+        per_row = {name for name, x in found.items() if tf.is_tensor(x) and x.shape.rank and x.shape[0] == rows * num}
+        return {name: x[: batch * num] if name in per_row else x for name, x in found.items()}
+
+    def _run_by_the_clock(self, request, key, inputs, settings, capacity, top):
+        if not request.strategy.refills or request.strategy.num_sequences > 1:
+            raise ValueError(f"max_time must be None under XLA but for one sample a prompt; got {request.max_time}")
+        end = time.time() + request.max_time
+
+        def start(inputs, settings):
+            return begin(self.model, inputs, settings, self.vocabulary, capacity, top=top)
+
+        def go_on(loop, settings):
+            return advance(self.model, loop, settings, self.vocabulary, _XLA_CHUNK)
+
+        loop = self._program((*key, "begin"), start, jit_compile=True)(inputs, settings)
+        while time.time() < end and bool(tf.reduce_any(loop["history"]["finish"] == 0)):
+            loop = self._program((*key, "advance"), go_on, jit_compile=True)(loop, settings)
+        found = outcome(loop, capacity)
+        found["finish"] = tf.where(found["finish"] == 0, TIME, found["finish"])
+        known = found["log_probs"] if top is not None else tf.zeros([len(found["count"]), 1])
+        return found | {"score": tf.reduce_sum(known, -1)}
+
+    def _stream(self, request, stops):
+        """Yields str of one request; what may turn out to begin a stop string is held back."""
+        text, shown, reason = "", 0, []
+        for piece in self.tokenizer.decode_stream(self._new_ids(request, reason)):
+            text += piece
+            # The cut decides where a stop string was completed; before it, only what cannot begin one is shown.
+            safe = len(text) - max((_overlap(text[shown:], stop) for stop in stops), default=0)
+            if safe > shown and not reason:
+                yield text[shown:safe]
+                shown = safe
+        kept = reason[0][1] if reason and reason[0][0] == STOP_STRING else -1
+        if kept >= 0:
+            text = text.encode()[:kept].decode(errors="replace")
+        if text[shown:]:
+            yield text[shown:]
+
+    def _new_ids(self, request, reason):
+        """Yields int32 [T], the ids of one text as they are decoded, some at a time; `reason` gets why it ended."""
+        inputs, settings = request.inputs, request.settings
+        kinds = tuple(sorted(inputs))
+
+        def start(inputs, settings, capacity):
+            return begin(self.model, inputs, settings, self.vocabulary, capacity)
+
+        def go_on(loop, settings, steps):
+            return advance(self.model, loop, settings, self.vocabulary, steps)
+
+        whole, specs = tf.TensorSpec([], tf.int32), signature(self.model.vocab_size)
+        shapes = tf.nest.map_structure(lambda x: tf.TensorSpec([None] * len(x.shape), tf.as_dtype(x.dtype)), inputs)
+        first = self._program(("begin", kinds), start, [shapes, specs, whole])
+        loop = first(inputs, settings, request.capacity)
+        loop_specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, first.get_concrete_function().structured_outputs)
+        second = self._program(("advance", kinds), go_on, [loop_specs, specs, whole])
+        end = None if request.max_time is None else time.time() + request.max_time
+        shown = 0
         while True:
-            new, counts = new_tokens(loop, max_new_tokens)
-            yield new[0, shown : counts[0]]
-            shown = counts[0]
-            if bool(loop["done"][0]) or asked >= max_new_tokens:
+            found = {name: x.numpy()[0] for name, x in outcome(loop, request.capacity).items()}
+            finish = found["finish"]
+            if finish == NAN:
+                raise ValueError(f"model must give logits that are numbers; got NaN at token {found['count']}")
+            if finish:
+                reason.append((finish, found["kept"]))
+            yield found["ids"][shown : found["count"]]
+            shown = found["count"]
+            if finish or (end is not None and time.time() >= end):
                 return
-            chunk = min(_STREAM_CHUNK, max_new_tokens - asked)
-            loop = self._advance(loop, chunk, settings)
-            asked += chunk
+            loop = second(loop, settings, _STREAM_CHUNK)
 
-    def _compile(self, function, signature=None, **options):
+    def _decoded(self, found):
+        texts = (
+            self._texts(found["ids"], found["count"], found["kept"])
+            if len(found["ids"])
+            else tf.constant([], tf.string)
+        )
+        return [text.decode() for text in texts.numpy()]
+
+    def _completions(self, found):
+        texts = self._decoded(found)
+        recorded = [name for name in ("log_probs", "entropy", "top_ids", "top_log_probs") if name in found]
+        completions = []
+        for at, text in enumerate(texts):
+            size = found["count"][at]
+            details = {name: found[name][at, :size] for name in recorded}
+            reason, score = FINISH_REASONS[found["finish"][at]], float(found["score"][at])
+            completions.append(Completion(text, reason, score, found["ids"][at, :size], **details))
+        return completions
+
+    # ---------------------------------------------------------------- programs
+
+    def _program(self, key, function, specs=None, **options):
+        """Returns the compiled function of a key, made when it is first asked for."""
+        if key not in self._programs:
+            self._programs[key] = self._compile(function, specs, **options)
+            if len(self._programs) > self.max_programs:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._programs[key]
+
+    def _compile(self, function, specs=None, **options):
         # A closure of its own for each generator: TensorFlow would take several for one that retraces, and warn.
         def traced(*inputs):
             self.trace_count += 1
             return function(*inputs)
 
-        return tf.function(traced, input_signature=signature, **options)
-
-    def _decode_loop(self, ids, lengths, max_new_tokens, settings, room=None):
-        capacity = None if room is None else room.shape[0]
-        end_id = self.tokenizer.end_id
-        return generate_ids(
-            self.model, ids, lengths, Sampling(*settings), max_new_tokens, end_id=end_id, capacity=capacity
-        )
-
-    def _begin_loop(self, ids, lengths, capacity, settings):
-        return begin(self.model, ids, lengths, Sampling(*settings), capacity, end_id=self.tokenizer.end_id)
-
-    def _advance_loop(self, loop, steps, settings):
-        return advance(self.model, loop, Sampling(*settings), steps, end_id=self.tokenizer.end_id)
+        return tf.function(traced, input_signature=specs, autograph=False, **options)
 
 
-def _flat(sampling):
-    return (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    inputs: dict
+    settings: dict
+    strategy: object
+    capacity: int
+    max_time: float | None
+    single: bool
 
 
-def _power_of_two(size, least=1):
-    while least < size:
-        least *= 2
-    return least
+def _overlap(text, stop):
+    """Returns int, the length of the longest end of `text` that `stop` begins with, short of all of it."""
+    return next((n for n in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _mean_log_prob(completion):
+    return float(completion.log_probs.mean()) if len(completion.log_probs) else -np.inf
+
+
+def _padded_rows(rows):
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ids = np.zeros([len(rows), max(lengths)], np.int32)
+    for at, row in enumerate(rows):
+        ids[at, : len(row)] = row
+    return ids, lengths

@@ -1,22 +1,24 @@
-"""The decoding loop: prompt in, tokens out, over nothing but a model's `initial_state`, `step` and `max_length`.
+"""The decoding loop: prompts in, tokens out, over nothing but a model's `initial_state`, `step` and `max_length`.
 
 The functions here are pure and run eagerly, in a graph and under XLA. `begin` and `advance` cut the loop where a caller wants
-to look in between (streaming); `generate_ids` is the two in one. A decoding in progress is a dict of tensors:
+to look in between (streaming); `generate_ids` is the two in one. Prompts are a dict of tensors:
 
-    tokens  int32 [B, P + N]  each row's prompt and what followed
-    count   int32 [B]         how many of them there are; the last one is not yet read by the model
-    new     int32 [B]         how many of them are new
-    index   int32 []          tokens chosen so far in the rows that go on
-    done    bool [B]          rows that ended
-    state   nest              the model's
+    ids, lengths               int32 [B, P], int32 [B]: prompts, padded on the right with any id
+    guide_ids, guide_lengths   the same for second prompts, which guidance leads away from; or left out
+    prefix, state              int32 [1, Q] and a state of one row that has read it: what stands before every prompt; or left out
+
+A decoding in progress is a dict of the history (`history.py`), the model's state, the second prompt's state and the record of
+log-probabilities, each where it is wanted.
 """
 
 import tensorflow as tf
 
-from tfllm.generation.sampling import pick
+from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, new_tokens, start_history
+from tfllm.generation.processors import process
+from tfllm.generation.sampling import entropy, pick
 
 
-def generate_ids(model, ids, lengths, sampling, max_new_tokens, *, end_id=-1, capacity=None):
+def generate_ids(model, prompts, settings, vocabulary, capacity, *, num_sequences=1, top=None, deadline=None):
     """Continues every prompt of a batch until it ends or is long enough.
 
     A model that can hold `max_length` tokens goes on beyond them: when a row is full, its state is made anew from the last
@@ -24,90 +26,181 @@ def generate_ids(model, ids, lengths, sampling, max_new_tokens, *, end_id=-1, ca
 
     Args:
         model: a `LanguageModel`, or anything with its `initial_state`, `step`, `vocab_size` and `max_length`.
-        ids: int32 [B, P], prompts, padded on the right with any id.
-        lengths: int32 [B] in [0, P]; a row of length 0 ends at once.
-        sampling: `Sampling` of tensors.
-        max_new_tokens: int32 scalar >= 1.
-        end_id: int, the token that ends a row and is not part of it; -1 for none.
-        capacity: int >= max_new_tokens, room for new tokens where shapes must be static; None means max_new_tokens.
+        prompts: dict of tensors; see above.
+        settings: dict of tensors; see `make_settings`.
+        vocabulary: `Vocabulary`.
+        capacity: int or int32 scalar N >= every row's `max_new_tokens`.
+        num_sequences: int or int32 scalar; so many rows follow one prompt, next to each other, read once. The settings
+            have a row for each.
+        top: int, how many of the likeliest tokens are recorded beside each chosen one; None records nothing.
+        deadline: float64 scalar, seconds since 1970 when all rows end; not under XLA. None for never.
 
     Returns:
-        (int32 [B, capacity] new ids, 0 behind the end; int32 [B], how many of them count).
+        dict of `"ids"` int32 [R, N], 0 behind the end, `"count"` int32 [R], `"finish"` and `"kept"` int32 [R] (`history.py`),
+        R being B times `num_sequences`; and where they are recorded `"log_probs"` and `"entropy"` float32 [R, N], in nats, of
+        the model's own distribution, `"top_ids"` int32 and `"top_log_probs"` float32 [R, N, top].
     """
-    capacity = max_new_tokens if capacity is None else capacity
-    loop = begin(model, ids, lengths, sampling, capacity, end_id=end_id)
-    return new_tokens(advance(model, loop, sampling, max_new_tokens - 1, end_id=end_id), capacity)
+    loop = begin(model, prompts, settings, vocabulary, capacity, num_sequences=num_sequences, top=top)
+    loop = advance(model, loop, settings, vocabulary, deadline=deadline)
+    return outcome(loop, capacity)
 
 
-def begin(model, ids, lengths, sampling, capacity, *, end_id=-1):
-    """Reads the prompts and chooses the first token of every row; see `generate_ids`."""
+def read_prompts(model, prompts, capacity):
+    """Reads the prompts, behind the prefix where there is one.
+
+    Args:
+        model: as for `generate_ids`.
+        prompts: dict of tensors.
+        capacity: int or int32 scalar, room for new tokens.
+
+    Returns:
+        (logits float32 [B, V] after each row's last token; the state; tokens int32 [B, W] with room for new ones; their
+        count int32 [B]).
+    """
+    ids, lengths = prompts["ids"], prompts["lengths"]
     batch, size = ids.shape[0] or tf.shape(ids)[0], ids.shape[1] or tf.shape(ids)[1]
-    slots = size + capacity
+    prefix = prompts.get("prefix")
+    before = 0 if prefix is None else prefix.shape[1] or tf.shape(prefix)[1]
+    slots = before + size + capacity
     if model.max_length is not None:
         slots = min(slots, model.max_length) if isinstance(slots, int) else tf.minimum(slots, model.max_length)
-    logits, state = model.step(ids, model.initial_state(batch, slots), lengths, last=True)
-    loop = {
-        "tokens": tf.pad(ids, [[0, 0], [0, capacity]]),
-        "count": lengths,
-        "new": tf.zeros_like(lengths),
-        "index": tf.constant(0),
-        "done": lengths == 0,
-        "state": state,
-    }
-    return _choose(loop, logits[:, 0], sampling, end_id)
+    state = model.initial_state(batch, slots)
+    tokens, count = tf.pad(ids, [[0, 0], [0, capacity]]), lengths
+    if prefix is not None:
+        state = tf.nest.map_structure(_fill, state, prompts["state"])
+        tokens = tf.concat([tf.broadcast_to(prefix, [batch, before]), tokens], 1)
+        count += tf.where(lengths > 0, before, 0)
+    logits, state = model.step(ids, state, lengths, last=True)
+    return logits[:, 0], state, tokens, count
 
 
-def advance(model, loop, sampling, steps, *, end_id=-1):
-    """Chooses up to `steps` (int32 scalar) more tokens for every row that has not ended; see `generate_ids`."""
+def take_state(state, rows):
+    """Returns the rows `rows` (int32 [R]) of a nest of tensors, some of them perhaps several times."""
+    return tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), state)
+
+
+def copies(batch, num):
+    """Returns int32 [batch * num]: every row's number `num` times, next to each other."""
+    return tf.range(batch * num) // num
+
+
+def begin(model, prompts, settings, vocabulary, capacity, *, num_sequences=1, top=None):
+    """Reads the prompts and chooses the first token of every row; see `generate_ids`."""
+    logits, state, tokens, count = read_prompts(model, prompts, capacity)
+    loop = {"state": state, "tokens": tokens, "count": count, "logits": logits}
+    if "guide_ids" in prompts:
+        second = {"ids": prompts["guide_ids"], "lengths": prompts["guide_lengths"]}
+        loop["guide_logits"], loop["guide"], _, _ = read_prompts(model, second, capacity)
+    if not isinstance(num_sequences, int) or num_sequences > 1:
+        loop = take_state(loop, copies(tf.shape(count)[0], num_sequences))
+    logits, guide_logits = loop.pop("logits"), loop.pop("guide_logits", None)
+    loop["history"] = start_history(loop.pop("tokens"), loop.pop("count"), settings)
+    if top is not None:
+        rows, real = tf.shape(logits)[0], tf.zeros([tf.shape(logits)[0], capacity])
+        loop["record"] = {"log_probs": real, "entropy": real}
+        if top:
+            loop["record"]["top_ids"] = tf.zeros([rows, capacity, top], tf.int32)
+            loop["record"]["top_log_probs"] = tf.zeros([rows, capacity, top])
+    return _choose(loop, logits, guide_logits, settings, vocabulary)
+
+
+def advance(model, loop, settings, vocabulary, steps=None, *, deadline=None):
+    """Chooses up to `steps` (int32 scalar; None: as many as it takes) more tokens for every row that goes on."""
 
     def body(count, loop):
-        token = tf.gather(loop["tokens"], tf.maximum(loop["count"] - 1, 0)[:, None], batch_dims=1)  # [B, 1]
-        full = tf.zeros_like(loop["done"])
+        history = loop["history"]
+        token = tf.gather(history["tokens"], tf.maximum(history["count"] - 1, 0)[:, None], batch_dims=1)  # [B, 1]
+        goes = history["finish"] == 0
+        full = tf.zeros_like(goes)
         if model.max_length is not None:
-            full = (loop["state"]["position"] >= model.max_length) & ~loop["done"]
-        logits, state = model.step(token, loop["state"], tf.where(loop["done"] | full, 0, 1))
+            full = (loop["state"]["position"] >= model.max_length) & goes
+        reads = tf.cast(goes & ~full, tf.int32)
+        logits, state = model.step(token, loop["state"], reads)
+        logits = logits[:, 0]
         if model.max_length is not None:
-            logits, state = _refill(model, loop, full, logits, state)
-        return count + 1, _choose(loop | {"state": state}, logits[:, 0], sampling, end_id)
+            logits, state = _refill(model, history, full, logits, state)
+        loop, guide_logits = loop | {"state": state}, None
+        if "guide" in loop:
+            guide_logits, guide = model.step(token, loop["guide"], reads)
+            loop, guide_logits = loop | {"guide": guide}, guide_logits[:, 0]
+        return count + 1, _choose(loop, logits, guide_logits, settings, vocabulary)
 
     def goes_on(count, loop):
-        return (count < steps) & ~tf.reduce_all(loop["done"])
+        on = tf.reduce_any(loop["history"]["finish"] == 0)
+        on = on if steps is None else on & (count < steps)
+        return on if deadline is None else on & (tf.timestamp() < deadline)
 
-    return tf.while_loop(goes_on, body, (tf.constant(0), loop), parallel_iterations=1)[1]
-
-
-def new_tokens(loop, capacity):
-    """Returns (int32 [B, capacity] new ids, 0 behind the end; int32 [B], how many count) of a decoding."""
-    tokens, new = loop["tokens"], loop["new"]
-    at = (loop["count"] - new)[:, None] + tf.range(capacity)
-    ids = tf.gather(tokens, tf.minimum(at, tf.shape(tokens)[1] - 1), batch_dims=1)
-    return tf.where(tf.range(capacity) < new[:, None], ids, 0), new
-
-
-def _choose(loop, logits, sampling, end_id):
-    token = pick(logits, sampling, loop["index"])
-    done = loop["done"] | (token == end_id)
-    grows = tf.cast(~done, tf.int32)
-    rows = tf.range(tf.shape(token)[0])
-    width = tf.shape(loop["tokens"])[1]
-    column = tf.where(done, width, loop["count"])  # a row that ended writes nowhere
-    tokens = tf.raw_ops.TensorScatterUpdate(
-        tensor=loop["tokens"], indices=tf.stack([rows, column], 1), updates=token, bad_indices_policy="IGNORE"
-    )
-    count, new = loop["count"] + grows, loop["new"] + grows
-    return loop | {"tokens": tokens, "count": count, "new": new, "index": loop["index"] + 1, "done": done}
+    loop = tf.while_loop(goes_on, body, (tf.constant(0), loop), parallel_iterations=1)[1]
+    if deadline is None:
+        return loop
+    finish = loop["history"]["finish"]
+    late = (finish == 0) & (tf.timestamp() >= deadline)
+    return loop | {"history": loop["history"] | {"finish": tf.where(late, TIME, finish)}}
 
 
-def _refill(model, loop, full, logits, state):
+def outcome(loop, capacity):
+    """Returns what `generate_ids` does, of a decoding that ended or goes on."""
+    history = loop["history"]
+    found = {"ids": new_tokens(history, capacity), "count": history["new"]}
+    found |= {"finish": history["finish"], "kept": history["kept"]}
+    return found | loop.get("record", {})
+
+
+def guided(logits, guide_logits, scale):
+    """Leads logits [B, V] away from those of a second prompt: classifier-free guidance, for text.
+
+    Source: Sanchez et al. 2023, arXiv:2306.17806, equation 7.
+    """
+    if guide_logits is None:
+        return logits
+    first, second = tf.nn.log_softmax(logits), tf.nn.log_softmax(guide_logits)
+    return tf.where(scale[:, None] == 1, logits, second + scale[:, None] * (first - second))
+
+
+def _choose(loop, logits, guide_logits, settings, vocabulary):
+    history = loop["history"]
+    logits = guided(logits, guide_logits, settings["guidance_scale"])
+    allowed = process(logits, history, settings, vocabulary)
+    token = pick(allowed, settings, history["new"])
+    wrong = tf.reduce_any(tf.math.is_nan(logits), -1)
+    stuck = tf.reduce_max(allowed, -1) == -float("inf")
+    reason = tf.where(wrong, NAN, tf.where(stuck, NO_TOKEN, 0))
+    history = history | {"finish": tf.where(history["finish"] == 0, reason, history["finish"])}
+    after = extend(history, token, history["finish"] == 0, settings, vocabulary)
+    if "record" in loop:
+        loop = loop | {"record": _record(loop["record"], logits, token, history["new"], after["new"] > history["new"])}
+    return loop | {"history": after}
+
+
+def _record(record, logits, token, column, grew):
+    log_probs = tf.nn.log_softmax(logits)
+    new = {"log_probs": tf.gather(log_probs, token, batch_dims=1), "entropy": entropy(log_probs)}
+    if "top_ids" in record:
+        new["top_log_probs"], new["top_ids"] = tf.math.top_k(log_probs, record["top_ids"].shape[2])
+    here = (tf.range(tf.shape(record["entropy"])[1]) == column[:, None]) & grew[:, None]  # [B, N]
+    return {
+        name: tf.where(here if old.shape.rank == 2 else here[..., None], new[name][:, None], old)
+        for name, old in record.items()
+    }
+
+
+def _fill(empty, filled):
+    """Copies a state's leaf [1, ...] with fewer slots into every row of an empty one, shaped as that is."""
+    room = tf.shape(empty)[1:] - tf.shape(filled)[1:]
+    paddings = tf.concat([[[0, 0]], tf.stack([tf.zeros_like(room), room], 1)], 0) if empty.shape.rank > 1 else [[0, 0]]
+    return tf.ensure_shape(tf.broadcast_to(tf.pad(filled, paddings), tf.shape(empty)), empty.shape)
+
+
+def _refill(model, history, full, logits, state):
     """Replaces logits and state of full rows by what a new state gives that reads only their latest tokens."""
 
     def refill():
         kept = model.max_length // 2
-        at = tf.maximum(loop["count"] - kept, 0)[:, None] + tf.range(kept)
-        window = tf.gather(loop["tokens"], tf.minimum(at, tf.shape(loop["tokens"])[1] - 1), batch_dims=1)
+        at = tf.maximum(history["count"] - kept, 0)[:, None] + tf.range(kept)
+        window = tf.gather(history["tokens"], tf.minimum(at, tf.shape(history["tokens"])[1] - 1), batch_dims=1)
         empty = tf.nest.map_structure(tf.zeros_like, state)
-        fresh_logits, fresh = model.step(window, empty, tf.where(full, kept, 0), last=True)
-        return _by_row(full, (fresh_logits, fresh), (logits, state))
+        fresh, fresh_state = model.step(window, empty, tf.where(full, kept, 0), last=True)
+        return _by_row(full, (fresh[:, 0], fresh_state), (logits, state))
 
     return tf.cond(tf.reduce_any(full), refill, lambda: (logits, state))
 

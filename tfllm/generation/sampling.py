@@ -1,109 +1,186 @@
-"""From logits to the next token: greedy, or drawn with temperature, top-k and top-p. Every setting is a tensor."""
+"""From logits to the next token: greedy, or drawn after the cut-offs of temperature, top-k, top-p and their kin."""
 
-import dataclasses
-
-import numpy as np
 import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen; numbers or scalar tensors, so that changing them never traces anew.
-
-    Attributes:
-        temperature: float >= 0, divides the logits; 0 takes the likeliest token, whatever the rest says.
-        top_k: int >= 0, draws from the k likeliest tokens only; 0 means from all.
-        top_p: float in (0, 1], draws from the fewest likeliest tokens whose probabilities sum to at least p (Holtzman et
-            al. 2020, arXiv:1904.09751); acts on what temperature and top-k leave.
-        seed: int, decides the draws.
-    """
-
-    temperature: float | tf.Tensor = 1.0
-    top_k: int | tf.Tensor = 0
-    top_p: float | tf.Tensor = 1.0
-    seed: int | tf.Tensor = 0
-
-    def check(self):
-        """Raises ValueError when a setting is out of its range; for settings that are numbers."""
-        for name in ("top_k", "seed"):
-            check_int32(name, getattr(self, name))
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be at least 0; got {self.temperature}")
-        if not self.top_k >= 0:
-            raise ValueError(f"top_k must be at least 0; got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1]; got {self.top_p}")
-
-    def tensors(self):
-        """Returns the same settings as scalar tensors: float32, int32, float32, int32."""
-        kinds = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
-        return Sampling(**{name: tf.cast(getattr(self, name), dtype) for name, dtype in kinds.items()})
+_SHORT_LIST = 1024  # as many likeliest tokens are looked at first: sorting a whole vocabulary costs ten times as much
 
 
-def check_int32(name, value):
-    """Raises ValueError unless `value` is an int that fits into 32 bits."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not -(2**31) <= value < 2**31:
-        raise ValueError(f"{name} must be an int of 32 bits; got {value!r}")
-
-
-def pick(logits, sampling, index):
+def pick(logits, settings, index):
     """Chooses a token for every row.
 
-    The draw of row b depends on the seed, the index and b alone, so the first row of a batch is drawn as it would be
-    alone, and equal prompts in one batch give different texts.
+    The draw of a row depends on its own seed and index alone, so a row in a batch is drawn as it would be alone.
 
     Args:
-        logits: float32 [B, V].
-        sampling: `Sampling` of tensors.
-        index: int32 scalar, the number of the token, so that each is a draw of its own.
+        logits: float32 [B, V], after `process`.
+        settings: dict of tensors; see `make_settings`.
+        index: int32 [B], the number of each row's token, so that each is a draw of its own.
 
     Returns:
         int32 [B].
 
     Example:
-        >>> logits = tf.constant([[1.0, 3.0, 2.0]])
-        >>> pick(logits, Sampling(temperature=0.0).tensors(), tf.constant(0)).numpy()
+        >>> from tfllm.generation import make_settings
+        >>> pick(tf.constant([[1.0, 3.0, 2.0]]), make_settings(1, 3, temperature=0), tf.constant([0])).numpy()
         array([1], dtype=int32)
     """
+    likeliest = tf.argmax(logits, -1, tf.int32)
 
     def draw():
-        kept = keep_likeliest(logits / sampling.temperature, sampling.top_k, sampling.top_p)
-        # A named generator and a conversion of our own, because XLA's would give other numbers.
-        seed = tf.stack([sampling.seed, index])
-        bits = tf.random.stateless_uniform(tf.shape(logits), seed, None, None, tf.uint32, alg="philox")
-        uniform = (tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.float32) + 0.5) * 2.0**-23
+        kept = cut_off(logits, settings)
         # The largest of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954).
-        return tf.argmax(kept - tf.math.log(-tf.math.log(uniform)), -1, tf.int32)
+        drawn = tf.argmax(kept + gumbel(settings["seed"], index, logits.shape[1]), -1, tf.int32)
+        return tf.where(settings["temperature"] > 0, drawn, likeliest)
 
-    return tf.cond(sampling.temperature > 0, draw, lambda: tf.argmax(logits, -1, tf.int32))
+    return tf.cond(tf.reduce_any(settings["temperature"] > 0), draw, lambda: likeliest)
 
 
-def keep_likeliest(logits, top_k, top_p):
-    """Sets the logits of all but the likeliest tokens to minus infinity; the likeliest one always stays.
+def cut_off(logits, settings):
+    """Divides logits by the temperature and leaves out the tokens that the settings cut off; the likeliest one stays.
+
+    The order is top-k, top-p, min-p, typical, epsilon, eta, each acting on what those before it leave. Tokens as likely as the
+    last one kept are kept with it. A row of temperature 0 keeps its likeliest token alone.
 
     Args:
         logits: float32 [B, V].
-        top_k: int32 scalar, tokens to keep; 0 means all.
-        top_p: float32 scalar in (0, 1], probability to keep, of what top-k leaves.
+        settings: dict of tensors; see `make_settings`.
+
+    Returns:
+        float32 [B, V], minus infinity for tokens left out: the logits of the distribution that is drawn from.
+
+    Example:
+        >>> from tfllm.generation import make_settings
+        >>> cut_off(tf.math.log([[0.1, 0.5, 0.4]]), make_settings(1, 3, top_k=2, top_p=0.5))[0].numpy().round(2)
+        array([ -inf, -0.69,  -inf], dtype=float32)
+    """
+    temperature = settings["temperature"][:, None]
+    top = tf.reduce_max(logits, -1, keepdims=True)
+    logits = logits / tf.where(temperature > 0, temperature, 1.0)
+    top_k, top_p, typical = settings["top_k"], settings["top_p"], settings["typical_p"]
+
+    def when(asked, keep, logits):
+        """Leaves out what `keep` does not keep, in the rows that ask for it."""
+
+        def cut():
+            kept = keep(logits) | ~asked[:, None] | (logits == tf.reduce_max(logits, -1, keepdims=True))
+            return tf.where(kept, logits, -float("inf"))
+
+        return tf.cond(tf.reduce_any(asked), cut, lambda: logits)
+
+    def all_of_them(logits):
+        logits = when(top_k > 0, lambda x: _likeliest(x, tf.ones_like(x), tf.cast(top_k, tf.float32)), logits)
+        logits = when(top_p < 1, lambda x: _likeliest(x, tf.nn.softmax(x), top_p), logits)
+        logits = when(settings["min_p"] > 0, lambda x: _above(x, settings["min_p"]), logits)
+        logits = when(typical < 1, lambda x: _likeliest(-_surprise(x), tf.nn.softmax(x), typical), logits)
+        logits = when(settings["epsilon_cutoff"] > 0, lambda x: _above_share(x, settings["epsilon_cutoff"]), logits)
+        return when(settings["eta_cutoff"] > 0, lambda x: _above_share(x, _eta(x, settings["eta_cutoff"])), logits)
+
+    asked = (top_k > 0) | (top_p < 1) | (settings["min_p"] > 0) | (typical < 1)
+    asked |= (settings["epsilon_cutoff"] > 0) | (settings["eta_cutoff"] > 0)
+    kept = tf.cond(tf.reduce_any(asked), lambda: all_of_them(logits), lambda: logits)
+    # Of equally likely ones the first, as argmax takes it.
+    first = tf.range(logits.shape[1]) == tf.argmax(logits, -1, tf.int32)[:, None]
+    greedy = tf.where(first, top, -float("inf"))
+    return tf.where(temperature > 0, kept, greedy)
+
+
+def gumbel(seed, index, size, stream=0):
+    """Draws Gumbel noise for each row from its own seed.
+
+    TensorFlow's stateless generators take one seed a call; a seed for each row without a loop needs a hash of (seed,
+    index, place), which graph, XLA and every device compute alike.
+
+    Args:
+        seed: int32 [B].
+        index: int32 [B], the number of the draw.
+        size: int V.
+        stream: int or int32, numbers draws of another kind, such as those of a draft.
 
     Returns:
         float32 [B, V].
-
-    Example:
-        >>> logits = tf.math.log([[0.1, 0.5, 0.4]])
-        >>> keep_likeliest(logits, tf.constant(2), tf.constant(0.5))[0].numpy().round(2)
-        array([ -inf, -0.69,  -inf], dtype=float32)
     """
+    return -tf.math.log(-tf.math.log(uniform(seed, index, size, stream)))
 
-    def keep():
-        size = logits.shape[1]
-        ordered, order = tf.math.top_k(logits, size)
-        allowed = tf.range(size) < tf.where(top_k > 0, top_k, size)
-        share = tf.nn.softmax(tf.where(allowed, ordered, logits.dtype.min))
-        before = tf.cumsum(share, axis=1, exclusive=True)  # what is kept ahead of each token
-        kept = allowed & ((before < top_p) | (tf.range(size) == 0))
-        rows = tf.broadcast_to(tf.range(tf.shape(logits)[0])[:, None], tf.shape(order))
-        kept = tf.scatter_nd(tf.stack([rows, order], -1), tf.cast(kept, tf.int32), tf.shape(logits))
-        return tf.where(kept > 0, logits, -float("inf"))
 
-    return tf.cond((top_k > 0) | (top_p < 1), keep, lambda: logits)  # sorting costs: only where it is asked for
+def uniform(seed, index, size, stream=0):
+    """Draws float32 [B, size] evenly from (0, 1); arguments as for `gumbel`."""
+    key = _mix(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32) + tf.cast(stream, tf.uint32) * _word(0x632BE5AB))
+    key = _mix(key + tf.cast(index, tf.uint32) * _word(0x9E3779B9))
+    bits = _mix(key[:, None] + tf.cast(tf.range(size), tf.uint32) * _word(0x85EBCA6B))
+    bits = _mix(bits + _mix(key + _word(0xC2B2AE35))[:, None])
+    return (tf.cast(tf.bitwise.right_shift(bits, _word(9)), tf.float32) + 0.5) * 2.0**-23
+
+
+def _mix(bits):
+    """Scrambles uint32 so that each bit depends on all (Mueller's and Wellons' two rounds of multiply and shift)."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        bits = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(shift))) * _word(factor)
+    return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(16)))
+
+
+def _word(value):
+    return tf.constant(value, tf.uint32)
+
+
+def _above(logits, share):
+    """Keeps tokens of at least `share` [B] of the likeliest one's probability."""
+    return logits >= tf.reduce_max(logits, -1, keepdims=True) + tf.math.log(tf.maximum(share, 1e-38))[:, None]
+
+
+def _above_share(logits, share):
+    return tf.nn.softmax(logits) >= share[:, None]
+
+
+def _surprise(logits):
+    """Returns how far each token's information is from the entropy, in nats."""
+    log_probs = tf.nn.log_softmax(logits)
+    return tf.where(log_probs > -float("inf"), tf.abs(-log_probs - entropy(log_probs)[:, None]), float("inf"))
+
+
+def entropy(log_probs):
+    """Returns float32 [...], the entropy in nats of log-probabilities [..., V], some of them perhaps minus infinity."""
+    return -tf.reduce_sum(tf.exp(log_probs) * tf.maximum(log_probs, -1e9), -1)
+
+
+def _eta(logits, eta):
+    return tf.minimum(eta, tf.sqrt(eta) * tf.exp(-entropy(tf.nn.log_softmax(logits))))
+
+
+def _likeliest(scores, weights, target):
+    """Keeps the tokens of highest score, the fewest whose weights sum to `target`, and all that tie with the last.
+
+    Args:
+        scores: float32 [B, V].
+        weights: float32 [B, V], not negative.
+        target: float32 [B]; a sum that no tokens reach keeps all.
+
+    Returns:
+        bool [B, V].
+    """
+    size = scores.shape[1]
+    best, index = tf.math.top_k(scores, min(size, _SHORT_LIST))
+    sums = tf.cumsum(tf.gather(weights, index, batch_dims=1), axis=1)
+    reached = sums >= target[:, None]
+    enough = tf.reduce_any(reached, -1)
+    last = tf.gather(best, tf.argmax(tf.cast(reached, tf.int32), -1, tf.int32)[:, None], batch_dims=1)
+    short = scores >= tf.where(enough[:, None], last, -float("inf"))
+    if size <= _SHORT_LIST:
+        return short
+    return tf.cond(tf.reduce_all(enough), lambda: short, lambda: _bisect(scores, weights, target))
+
+
+def _bisect(scores, weights, target):
+    """Does what `_likeliest` does, by finding the lowest score bit by bit; no sorting."""
+    bits = tf.bitcast(scores, tf.int32)
+    # As unsigned numbers, these keys are ordered as the scores are.
+    keys = tf.where(bits < 0, tf.bitwise.invert(bits), tf.bitwise.bitwise_or(bits, tf.int32.min))
+    keys = tf.bitcast(keys, tf.uint32)
+
+    def body(bit, threshold):
+        one = tf.bitwise.left_shift(_word(1), tf.cast(bit, tf.uint32))
+        higher = tf.bitwise.bitwise_or(threshold, one)
+        total = tf.reduce_sum(tf.where(keys >= higher, weights, 0.0), -1, keepdims=True)
+        return bit - 1, tf.where(total >= target[:, None], higher, threshold)
+
+    start = tf.zeros([tf.shape(scores)[0], 1], tf.uint32)
+    _, threshold = tf.while_loop(lambda bit, _: bit >= 0, body, (tf.constant(31), start), parallel_iterations=1)
+    return keys >= threshold

@@ -102,12 +102,28 @@ class LanguageModel(keras.Model):
             (float32 [B, T, V], or [B, 1, V] with `last`; the new state). Logits after ids that a row does not read mean
             nothing.
         """
+        features, state = self.read(ids, state, lengths, last=last)
+        return self.logits(features), state
+
+    def read(self, ids, state, lengths=None, *, last=False):
+        """Does what `step` does, but returns what the head makes logits of, for searches and embeddings that want it.
+
+        Args:
+            ids, state, lengths, last: as for `step`.
+
+        Returns:
+            (float [B, T, D], or [B, 1, D] with `last`; the new state).
+        """
         ids = self._checked(ids)
         lengths = tf.fill([tf.shape(ids)[0]], tf.shape(ids)[1]) if lengths is None else tf.cast(lengths, tf.int32)
         features, state = self._forward(ids, state, lengths, False)
         if last:
             features = tf.gather(features, tf.maximum(lengths - 1, 0)[:, None], batch_dims=1)
-        return tf.cast(self._head(features), tf.float32), state
+        return features, state
+
+    def logits(self, features):
+        """Returns float32 [B, T, V], the logits of features [B, T, D] that `read` returned."""
+        return tf.cast(self._head(features), tf.float32)
 
     def _checked(self, ids):
         ids = tf.convert_to_tensor(ids)

@@ -99,11 +99,12 @@ class Tokenizer(tf.Module):
             sizes = [(len(token), len(_trim_left(token)), len(_trim_left(token[::-1]))) for token in self._plain.tokens]
             self._blanks = tf.constant([[size - left, size - right] for size, left, right in sizes])
         self._is_special = tf.constant([token in special for token in self._plain.tokens])
-        silent = [
-            b"" if token in special else text for token, text in zip(self._plain.tokens, token_bytes, strict=True)
-        ]
-        self._bytes_of = tf.constant(silent)
-        self._first_bytes_of = None if first_bytes is None else tf.constant(list(first_bytes))
+
+        def silence(pieces):  # special tokens are no text
+            return tf.constant([b"" if t in special else p for t, p in zip(self._plain.tokens, pieces, strict=True)])
+
+        self._bytes_of = silence(token_bytes)
+        self._first_bytes_of = None if first_bytes is None else silence(first_bytes)
 
     @property
     def tokens(self):
@@ -403,6 +404,19 @@ class Tokenizer(tf.Module):
             check_ids("ids", ids, self.vocab_size)
         return ids if ids.dtype in (tf.int32, tf.int64) else tf.cast(ids, tf.int64)
 
+    def token_bytes(self, *, first=False):
+        """Returns list of bytes, what each id adds to a text (nothing for special tokens): `decode_bytes` joins them.
+
+        Args:
+            first: bool, whether to give what an id stands for at the beginning of a text, where words lose their blank.
+
+        Example:
+            >>> tfllm.CharTokenizer("ab").token_bytes()
+            [b'', b'a', b'b']
+        """
+        table = self._first_bytes_of if first and self._first_bytes_of is not None else self._bytes_of
+        return table.numpy().tolist()
+
     def decode_stream(self, ids):
         """Decodes ids as they come, in whole characters: the pieces together are what `decode` gives.
 
@@ -419,8 +433,7 @@ class Tokenizer(tf.Module):
         """
         # As `decode` does: the second rule of Unicode 3.9 for what is not UTF-8, which Python's decoder keeps as well.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        special, later = self._is_special.numpy(), self._bytes_of.numpy()
-        table = later if self._first_bytes_of is None else self._first_bytes_of.numpy()
+        special, later, table = self._is_special.numpy(), self.token_bytes(), self.token_bytes(first=True)
         for some in ids:
             some = np.atleast_1d(np.asarray(some))
             check_ids("ids", some, self.vocab_size)

@@ -1,0 +1,31 @@
+"""The strategies by name."""
+
+import dataclasses
+
+from tfllm.generation.strategy import Sample, Strategy
+
+STRATEGIES = {"sample": Sample, "greedy": Sample}
+
+
+def make_strategy(strategy, settings):
+    """Makes the strategy of a request.
+
+    Args:
+        strategy: str, a name of `STRATEGIES`, or a `Strategy`.
+        settings: dict, of which the strategy's fields are taken.
+
+    Returns:
+        (`Strategy`, dict of the settings that are left).
+
+    Raises:
+        ValueError: on an unknown strategy.
+    """
+    if isinstance(strategy, Strategy):
+        fields = {field.name for field in dataclasses.fields(strategy)}
+        given = {name: value for name, value in settings.items() if name in fields}
+        return dataclasses.replace(strategy, **given), {k: v for k, v in settings.items() if k not in fields}
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, or a Strategy; got {strategy!r}")
+    if strategy == "greedy":
+        settings = {"temperature": 0.0} | settings
+    return make_strategy(STRATEGIES[strategy](), settings)
