@@ -340,6 +340,23 @@ def test_no_merges_at_all():
     assert tokenizer.decode(tokenizer.encode("no 词")).numpy().decode() == "no 词"
 
 
+def test_bytes_that_a_vocabulary_lacks_are_left_out_as_in_the_rust_library():
+    whole = made("bpe-gpt2")
+    lacking = {"\u0124", "x", "!", "\u00e8"}  # 0x04, two of ASCII, and a byte of many Chinese characters
+    merges = [pair for pair in whole.merges if not lacking & set("".join(pair))]
+    tokens = [token for token in whole.tokens if token in whole.special_tokens or not lacking & set(token)]
+    with pytest.raises(ValueError, match="tokens must hold every byte"):
+        BPETokenizer(tokens, merges, special_tokens=whole.special_tokens)
+    tokenizer = BPETokenizer(tokens, merges, special_tokens=whole.special_tokens, drop_bytes=True)
+    texts = [*fuzzed_texts(300, 5), "to xbe", "x", "!!!", "a\x04b x", "", "thxe", "词语说话"]
+    assert tokenizer.encode(texts).to_list() == [row.ids for row in rust_of(tokenizer).encode_batch(texts)]
+    document = json.loads(tokenizer.to_json())
+    assert BPETokenizer.from_json(document).encode(texts).to_list() == tokenizer.encode(texts).to_list()
+    document["model"]["unk_token"] = "<|endoftext|>"
+    with pytest.raises(ValueError, match=r"unk_token must be one of \(None,\)"):
+        BPETokenizer.from_json(document)
+
+
 @pytest.mark.parametrize("prefixed", [True, False])
 @pytest.mark.parametrize("kind", ["RobertaProcessing", "ByteLevel", "Sequence"])
 def test_offsets_are_trimmed_where_the_file_says_so(kind, prefixed):

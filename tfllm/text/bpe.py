@@ -47,9 +47,12 @@ class BPETokenizer(Tokenizer):
         token_flags: dict of str to tuple of str, `lstrip`, `rstrip`, `single_word` of tokens that stand whole.
         normalizer: dict or None, the `normalizer` of a tokenizer.json.
         post_processor: dict or None, the `post_processor` of a tokenizer.json.
+        drop_bytes: bool, whether bytes that `tokens` lacks are left out of texts, as the Rust library does; SmolLM's
+            vocabulary lacks some control characters. The offsets of a word in which one was left out are too low.
 
     Raises:
-        ValueError: when a byte or the product of a merge is missing from `tokens`, or special tokens repeat.
+        ValueError: when the product of a merge, or without `drop_bytes` a byte, is missing from `tokens`, or special tokens
+            repeat.
     """
 
     _on_bytes = True
@@ -66,10 +69,12 @@ class BPETokenizer(Tokenizer):
         token_flags=None,
         normalizer=None,
         post_processor=None,
+        drop_bytes=False,
     ):
         check_pattern(pattern, BYTE_PATTERNS)
         id_of = {token: index for index, token in enumerate(tokens)}
-        missing = [c for c in _BYTE_CHARACTERS if c not in id_of] + [a + b for a, b in merges if a + b not in id_of]
+        missing = [a + b for a, b in merges if a + b not in id_of]
+        missing += [] if drop_bytes else [character for character in _BYTE_CHARACTERS if character not in id_of]
         missing += [part for pair in merges for part in pair if part not in id_of]
         made = {left + right for left, right in merges} | set(_BYTE_CHARACTERS)
         if made & set(special_tokens):
@@ -91,11 +96,12 @@ class BPETokenizer(Tokenizer):
         )
         self._plain.merges = tuple((left, right) for left, right in merges)
         self.ignore_merges = ignore_merges
+        self._lacks_bytes = any(character not in id_of for character in _BYTE_CHARACTERS)
         apart = set(special_tokens) | set(added_tokens)
         self._symbol_counts = tf.constant(
             [1 if token in apart else len(text) for token, text in zip(tokens, token_bytes, strict=True)]
         )
-        self._id_of_byte = tf.constant([id_of[character] for character in _BYTE_CHARACTERS])
+        self._id_of_byte = tf.constant([id_of.get(character, -1) for character in _BYTE_CHARACTERS])
         # Pairs are looked up in a sorted vector: no hash table, so nothing to initialise or track in an export.
         pairs = [(id_of[left], id_of[right], id_of[left + right]) for left, right in merges]
         ranks = {left * self.vocab_size + right: rank for rank, (left, right, _) in enumerate(pairs)}
@@ -228,6 +234,8 @@ class BPETokenizer(Tokenizer):
         vector = tf.TensorShape([None])
         ids = tf.gather(self._id_of_byte, symbols)
         word_of = repeat(tf.range(tf.size(lengths)), lengths)
+        if self._lacks_bytes:
+            ids, word_of = tf.boolean_mask(ids, ids >= 0), tf.boolean_mask(word_of, ids >= 0)
         ids, word_of, _ = tf.while_loop(
             lambda ids, word_of, ranks: tf.reduce_any(ranks < none),
             merge_some,
@@ -247,7 +255,9 @@ class BPETokenizer(Tokenizer):
         tokens, shared = read_shared(document, BYTE_PATTERNS)
         model, empty = document["model"], (None, "", False)
         refuse_unless(model, continuing_subword_prefix=empty, end_of_word_suffix=empty, dropout=(None, 0.0))
-        refuse_unless(model, byte_fallback=empty)  # unk_token cannot come up where every byte is a token
+        refuse_unless(model, byte_fallback=empty)
+        if not set(_BYTE_CHARACTERS) <= set(tokens):  # else unk_token cannot come up
+            refuse_unless(model, unk_token=(None,))
         decoder = document.get("decoder") or {}
         if decoder.get("type") == "Sequence" and len(decoder["decoders"]) == 1:
             (decoder,) = decoder["decoders"]
@@ -256,7 +266,7 @@ class BPETokenizer(Tokenizer):
         merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
         if any(len(pair) != 2 for pair in merges):
             raise ValueError("tokenizer.json: merges must be pairs; got others")
-        return cls(tokens, merges, ignore_merges=bool(model.get("ignore_merges")), **shared)
+        return cls(tokens, merges, ignore_merges=bool(model.get("ignore_merges")), drop_bytes=True, **shared)
 
 
 def _bytes_of_token(token):
