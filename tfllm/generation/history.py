@@ -100,18 +100,18 @@ def _watch(history, token, added, settings, vocabulary):
     stops = settings["stop"]  # [B, K, S], padded in front with -1, which is any byte
     longest = stops.shape[2] or tf.shape(stops)[2]
     most = max(int((vocabulary.first[1:] - vocabulary.first[:-1]).max(initial=0)), 1)
-    begin, end = tf.gather(vocabulary.first, token), tf.gather(vocabulary.first, token + 1)
+    flat, first, lead = vocabulary.tables
+    begin, end = tf.gather(first, token), tf.gather(first, token + 1)
     at = begin[:, None] + tf.range(most)
     size = tf.where(added, end - begin, 0)
     last = max(len(vocabulary.bytes) - 1, 0)
-    flat = vocabulary.bytes if len(vocabulary.bytes) else [0]
     text = tf.concat([history["tail"], tf.gather(flat, tf.minimum(at, last))], 1)  # [B, S + L]
     places = tf.range(most)[:, None] + 1 + tf.range(longest)
     windows = tf.gather(text, places, axis=1)  # [B, L, S], one that ends at each byte
     same = (stops[:, None] == windows[:, :, None]) | (stops == -1)[:, None]
     lengths = tf.reduce_sum(tf.cast(stops >= 0, tf.int32), -1)  # [B, K]
     found = tf.reduce_all(same, -1) & (lengths > 0)[:, None] & (tf.range(most) < size[:, None])[:, :, None]
-    before = history["bytes"] - tf.where(history["new"] == 1, tf.gather(vocabulary.lead, token), 0)
+    before = history["bytes"] - tf.where(history["new"] == 1, tf.gather(lead, token), 0)
     before = tf.where(added, before, history["bytes"])
     begins = before[:, None, None] + tf.range(1, most + 1)[:, None] - lengths[:, None]
     begins = tf.reduce_min(tf.where(found, begins, tf.int32.max), [1, 2])

@@ -94,7 +94,7 @@ def _ban_ngrams(logits, history, settings):
 
     same = (at < count[:, None]) & (length > 0)[:, None] & (at >= length[:, None] - 1)
     same &= (count >= length - 1)[:, None]
-    longest = tf.reduce_max(length)
+    longest = tf.minimum(tf.reduce_max(length), width + 1)  # of longer ones no row has two
     _, same = tf.while_loop(lambda back, same: back < longest, compare, (tf.constant(1), same), parallel_iterations=1)
     return _ban(logits, tokens, same)
 

@@ -5,11 +5,12 @@ list that nobody uses has no column. Only `"next_state"`, the table of a token a
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
 
-_NUMBERS = {  # name: (dtype, default, rule in words, rule)
+NUMBERS = {  # name: (dtype, default, rule in words, rule), which arrays and tensors alike can be asked
     "max_new_tokens": (np.int32, 128, "at least 1", lambda x: x >= 1),
     "min_new_tokens": (np.int32, 0, "at least 0", lambda x: x >= 0),
     "temperature": (np.float32, 1.0, "finite and at least 0", lambda x: (x >= 0) & (x < np.inf)),
@@ -35,7 +36,6 @@ _LISTS = {  # name: (dtype, axes beside the batch)
     "stop": (np.int32, 2),
     "start": (np.int32, 0),
 }
-NUMBERS = tuple(_NUMBERS)
 REQUESTS = (
     "logit_bias",
     "banned_ids",
@@ -91,10 +91,10 @@ def make_settings(num_rows, vocab_size, tokenizer=None, **values):
     Raises:
         ValueError: on an unknown setting or a value out of its range.
     """
-    unknown = sorted(set(values) - set(_NUMBERS) - set(REQUESTS))
+    unknown = sorted(set(values) - set(NUMBERS) - set(REQUESTS))
     if unknown:
-        raise ValueError(f"settings must be among {', '.join((*_NUMBERS, *REQUESTS))}; got {unknown[0]!r}")
-    settings = {name: _number(name, values.get(name), num_rows) for name in _NUMBERS}
+        raise ValueError(f"settings must be among {', '.join((*NUMBERS, *REQUESTS))}; got {unknown[0]!r}")
+    settings = {name: _number(name, values.get(name), num_rows) for name in NUMBERS}
     if np.ndim(values.get("seed", 0)) == 0:
         settings["seed"] = (settings["seed"].astype(np.int64) + np.arange(num_rows)).astype(np.int32)  # wraps
     settings["bias_ids"], settings["bias_values"] = _biases(values, num_rows, vocab_size, tokenizer)
@@ -115,7 +115,7 @@ def make_settings(num_rows, vocab_size, tokenizer=None, **values):
 
 def signature(vocab_size):
     """Returns the `tf.TensorSpec`s of what `make_settings` makes, with any number of rows and columns."""
-    specs = {name: tf.TensorSpec([None], dtype, name) for name, (dtype, *_) in _NUMBERS.items()}
+    specs = {name: tf.TensorSpec([None], dtype, name) for name, (dtype, *_) in NUMBERS.items()}
     specs |= {name: tf.TensorSpec([None] * (1 + axes), dtype, name) for name, (dtype, axes) in _LISTS.items()}
     return specs | {"next_state": tf.TensorSpec([None, vocab_size], tf.int32, "next_state")}
 
@@ -180,6 +180,12 @@ class Vocabulary:
     first: np.ndarray | None = None
     lead: np.ndarray | None = None
 
+    @functools.cached_property
+    def tables(self):
+        """Returns `bytes` (at least one), `first` and `lead` as tensors outside of every graph, so that graphs share them."""
+        with tf.init_scope():
+            return tuple(tf.constant(x) for x in (self.bytes if len(self.bytes) else [0], self.first, self.lead))
+
     @classmethod
     def of(cls, tokenizer):
         pieces, firsts = tokenizer.token_bytes(), tokenizer.token_bytes(first=True)
@@ -190,7 +196,7 @@ class Vocabulary:
 
 
 def _number(name, value, num_rows):
-    dtype, default, words, rule = _NUMBERS[name]
+    dtype, default, words, rule = NUMBERS[name]
     value = default if value is None and name != "seed" else value
     value = default if name == "seed" and value is None else value
     each = list(value) if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) == 1 else [value]

@@ -56,7 +56,7 @@ class Sample(Strategy):
     """Chooses one token after the other: the likeliest at temperature 0, else drawn.
 
     Attributes:
-        num_sequences: int, texts drawn for each prompt, which is read once.
+        num_sequences: int, texts drawn for each prompt, which is read once; `search` takes a tensor as well.
     """
 
     num_sequences: int = 1
@@ -67,7 +67,7 @@ class Sample(Strategy):
 
     def search(self, model, prompts, settings, vocabulary, capacity, *, top=None, deadline=None):
         num, batch = self.num_sequences, tf.shape(prompts["lengths"])[0]
-        if num > 1:
+        if not isinstance(num, int) or num > 1:
             settings = take_rows(settings, copies(batch, num))
             # Sequences of one prompt differ as prompts with far seeds do.
             settings["seed"] += 1_000_003 * (tf.range(batch * num) % num)
