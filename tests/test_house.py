@@ -32,10 +32,19 @@ RANKS = {
     "generation": 3,
     "evaluation": 3,
     "export": 4,
+    "interop": 4,
     "runs": 4,
     "cli": 5,
 }
-OPTIONAL = {"tokenizers", "tensorflow_datasets", "jieba", "array_record", "gensim"}  # imported where used
+OPTIONAL = {
+    "tokenizers",
+    "tensorflow_datasets",
+    "jieba",
+    "array_record",
+    "gensim",
+    "gguf",
+    "safetensors",
+}  # imported where used
 LAZY = {"tfllm.data.builders"}  # of ours, imported where used, because TensorFlow Datasets is
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
@@ -102,7 +111,20 @@ def test_examples_in_docstrings(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["data", "embeddings", "evaluation", "export", "generation", "layers", "models", "runs", "text", "training"]
+    "name",
+    [
+        "data",
+        "embeddings",
+        "evaluation",
+        "export",
+        "generation",
+        "interop",
+        "layers",
+        "models",
+        "runs",
+        "text",
+        "training",
+    ],
 )
 def test_every_public_name_has_a_docstring(name):
     module = importlib.import_module(f"tfllm.{name}")

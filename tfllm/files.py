@@ -1,6 +1,9 @@
 """Files and folders that appear whole or not at all."""
 
+import contextlib
 import pathlib
+import shutil
+import tempfile
 
 
 def write_whole(path, content):
@@ -14,6 +17,34 @@ def write_whole(path, content):
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """Makes a folder beside its place and renames it at the end, so that a reader finds the old one, the new one or none.
+
+    Args:
+        path: str or path of the folder; one that stands there is replaced (see `check_free`).
+
+    Yields:
+        `pathlib.Path`, the empty folder to fill. When that fails, nothing is left of it.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        (partial / "new").mkdir()
+        yield partial / "new"
+        if path.exists():
+            path.rename(partial / "old")
+        try:
+            (partial / "new").rename(path)
+        except BaseException:
+            if (partial / "old").exists():
+                (partial / "old").rename(path)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(name, path, is_ours, kind, force=False):
