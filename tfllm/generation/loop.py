@@ -101,7 +101,7 @@ def begin(model, prompts, settings, vocabulary, capacity, *, num_sequences=1, to
         if top:
             loop["record"]["top_ids"] = tf.zeros([rows, capacity, top], tf.int32)
             loop["record"]["top_log_probs"] = tf.zeros([rows, capacity, top])
-    return _choose(loop, logits, guide_logits, settings, vocabulary)
+    return choose(loop, logits, guide_logits, settings, vocabulary)
 
 
 def advance(model, loop, settings, vocabulary, steps=None, *, deadline=None):
@@ -118,12 +118,12 @@ def advance(model, loop, settings, vocabulary, steps=None, *, deadline=None):
         logits, state = model.step(token, loop["state"], reads)
         logits = logits[:, 0]
         if model.max_length is not None:
-            logits, state = _refill(model, history, full, logits, state)
+            logits, state = refill(model, history, full, logits, state)
         loop, guide_logits = loop | {"state": state}, None
         if "guide" in loop:
             guide_logits, guide = model.step(token, loop["guide"], reads)
             loop, guide_logits = loop | {"guide": guide}, guide_logits[:, 0]
-        return count + 1, _choose(loop, logits, guide_logits, settings, vocabulary)
+        return count + 1, choose(loop, logits, guide_logits, settings, vocabulary)
 
     def goes_on(count, loop):
         on = tf.reduce_any(loop["history"]["finish"] == 0)
@@ -157,16 +157,29 @@ def guided(logits, guide_logits, scale):
     return tf.where(scale[:, None] == 1, logits, second + scale[:, None] * (first - second))
 
 
-def _choose(loop, logits, guide_logits, settings, vocabulary):
+def choose(loop, logits, guide_logits, settings, vocabulary, rows=True):
+    """Chooses the next token of every row that goes on, or says why there is none.
+
+    Args:
+        loop: dict with the history, and the record where there is one.
+        logits: float32 [B, V].
+        guide_logits: float32 [B, V] after the second prompts, or None.
+        settings, vocabulary: as for `generate_ids`.
+        rows: bool [B]; the others stay as they are. True stands for all.
+
+    Returns:
+        dict, the new loop.
+    """
     history = loop["history"]
+    goes = (history["finish"] == 0) & rows
     logits = guided(logits, guide_logits, settings["guidance_scale"])
     allowed = process(logits, history, settings, vocabulary)
     token = pick(allowed, settings, history["new"])
     wrong = tf.reduce_any(tf.math.is_nan(logits), -1)
     stuck = tf.reduce_max(allowed, -1) == -float("inf")
     reason = tf.where(wrong, NAN, tf.where(stuck, NO_TOKEN, 0))
-    history = history | {"finish": tf.where(history["finish"] == 0, reason, history["finish"])}
-    after = extend(history, token, history["finish"] == 0, settings, vocabulary)
+    history = history | {"finish": tf.where(goes, reason, history["finish"])}
+    after = extend(history, token, goes, settings, vocabulary)
     if "record" in loop:
         loop = loop | {"record": _record(loop["record"], logits, token, history["new"], after["new"] > history["new"])}
     return loop | {"history": after}
@@ -191,18 +204,26 @@ def _fill(empty, filled):
     return tf.ensure_shape(tf.broadcast_to(tf.pad(filled, paddings), tf.shape(empty)), empty.shape)
 
 
-def _refill(model, history, full, logits, state):
-    """Replaces logits and state of full rows by what a new state gives that reads only their latest tokens."""
+def refill(model, history, full, logits, state, unread=0):
+    """Replaces logits and state of full rows by what a new state gives that reads only their latest tokens.
 
-    def refill():
+    Args:
+        model, history: as elsewhere.
+        full: bool [B].
+        logits: float32 [B, V].
+        state: the model's state.
+        unread: int, how many of the very last tokens are left for the next step to read.
+    """
+
+    def renew():
         kept = model.max_length // 2
-        at = tf.maximum(history["count"] - kept, 0)[:, None] + tf.range(kept)
+        at = tf.maximum(history["count"] - kept, 0)[:, None] + tf.range(max(kept - unread, 1))
         window = tf.gather(history["tokens"], tf.minimum(at, tf.shape(history["tokens"])[1] - 1), batch_dims=1)
         empty = tf.nest.map_structure(tf.zeros_like, state)
-        fresh, fresh_state = model.step(window, empty, tf.where(full, kept, 0), last=True)
+        fresh, fresh_state = model.step(window, empty, tf.where(full, kept - unread, 0), last=True)
         return _by_row(full, (fresh[:, 0], fresh_state), (logits, state))
 
-    return tf.cond(tf.reduce_any(full), refill, lambda: (logits, state))
+    return tf.cond(tf.reduce_any(full), renew, lambda: (logits, state))
 
 
 def _by_row(flags, yes, no):
