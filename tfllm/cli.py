@@ -227,12 +227,8 @@ def demo(
     loaded = load_run(run)
     save_export(TextGenerator(loaded.model, loaded.tokenizer), exported, force=force)
     _say(f"SavedModel: {exported}\n\nFrom the SavedModel, loaded with TensorFlow alone:")
-    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    prompts = ["To be", "ROMEO:"]
-    settings = {"max_new_tokens": 160, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 1}
-    texts = serve(prompts=tf.constant(prompts), **{name: tf.constant(value) for name, value in settings.items()})[
-        "text"
-    ]
+    served, prompts = tf.saved_model.load(str(exported)), ["To be", "ROMEO:"]
+    texts = served.generate(prompts, max_new_tokens=160, temperature=0.8, top_p=0.95, seed=1)["text"]
     for prompt, text in zip(prompts, texts.numpy(), strict=True):
         console.rule()
         console.print(prompt, style="bold", end="", markup=False, highlight=False)

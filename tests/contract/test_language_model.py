@@ -189,12 +189,11 @@ def test_keras_file_round_trip(model_name, ids, tmp_path):
 def test_an_export_gives_the_same_texts(model, tokenizer, tmp_path):
     generator = tfllm.TextGenerator(model, tokenizer)
     tfllm.export.save(generator, tmp_path / "saved")
-    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    served = tf.saved_model.load(str(tmp_path / "saved"))
     prompts = ["abc", "a b c d", "o"]
     for settings in ({"temperature": 0.0}, {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3}):
-        settings = {"max_new_tokens": 9, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0} | settings
-        texts = serve(prompts=tf.constant(prompts), **{name: tf.constant(v) for name, v in settings.items()})["text"]
-        assert [text.decode() for text in texts.numpy()] == generator.generate(prompts, **settings)
+        texts = served.generate(prompts, max_new_tokens=9, **settings)["text"]
+        assert [text.decode() for text in texts.numpy()] == generator.generate(prompts, max_new_tokens=9, **settings)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -265,9 +264,7 @@ def test_bare_tensorflow_runs_an_export(tokenizer, tmp_path):
     program = """
 import sys
 import tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-out = serve(prompts=tf.constant(["abc", "o"]), max_new_tokens=tf.constant(8), temperature=tf.constant(0.8),
-            top_k=tf.constant(0), top_p=tf.constant(1.0), seed=tf.constant(1))
+out = tf.saved_model.load(sys.argv[1]).generate(["abc", "o"], max_new_tokens=8, temperature=0.8, seed=1)
 print([text.decode() for text in out["text"].numpy()])
 print([name for name in ("tfllm", "keras_nlp", "keras_hub", "tensorflow_text") if name in sys.modules])
 """

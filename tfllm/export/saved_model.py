@@ -1,59 +1,37 @@
 """One SavedModel with tokenizer, model and compiled decoding: strings in, strings out, in a bare TensorFlow process."""
 
 import pathlib
-import shutil
-import tempfile
 
 import tensorflow as tf
 
 from tfllm import files
+from tfllm.export.requests import Reader
+from tfllm.export.signatures import make_generate
+from tfllm.generation import STRATEGIES
 
 
 def save(generator, path, *, force=False):
-    """Writes a SavedModel whose `serving_default` continues texts.
-
-    Its inputs are `prompts` string [B], `max_new_tokens` int32, `temperature` float32, `top_k` int32, `top_p` float32 and
-    `seed` int32 (scalars); its output is `text` string [B], the continuations. Weights are stored once. The folder appears
-    whole or not at all.
-
-    Args:
-        generator: a `TextGenerator`.
-        path: str or path of a folder that does not exist yet, or is empty.
-        force: bool, whether a SavedModel that stands there may be replaced.
-
-    Raises:
-        FileExistsError: when something stands at `path` and `force` does not allow to replace it.
-    """
     path = pathlib.Path(path)
     check_free(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    reader = Reader(generator)
+    endpoints = {"generate": make_generate(reader, STRATEGIES["sample"](), summary="")}
 
     module = tf.Module()
     # The variables themselves: a Keras model in here would store every weight twice and break `saved_model_cli`.
     module.model_weights = [weight.value for weight in generator.model.weights]
     module.tokenizer = generator.tokenizer
-    scalar, real = tf.int32, tf.float32
-    kinds = {"max_new_tokens": scalar, "temperature": real, "top_k": scalar, "top_p": real, "seed": scalar}
-    signature = [tf.TensorSpec([None], tf.string, "prompts")]
-    signature += [tf.TensorSpec([], dtype, name) for name, dtype in kinds.items()]
-    generate = tf.function(lambda *inputs: {"text": generator.serve(*inputs)}, input_signature=signature)
-
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    for name, endpoint in endpoints.items():
+        setattr(module, name, endpoint.function)
+    signatures = {name: endpoint.function for name, endpoint in endpoints.items()}
     logger, level = tf.get_logger(), tf.get_logger().level
-    try:
-        logger.setLevel("WARNING")  # it would name the partial folder
-        tf.saved_model.save(module, str(partial / "new"), signatures={"serving_default": generate})
-        if path.exists():
-            path.rename(partial / "old")
+    with files.whole_folder(path) as partial:
         try:
-            (partial / "new").rename(path)
-        except BaseException:
-            if (partial / "old").exists():
-                (partial / "old").rename(path)
-            raise
-    finally:
-        logger.setLevel(level)
-        shutil.rmtree(partial, ignore_errors=True)
+            logger.setLevel("WARNING")  # it would name the partial folder
+            tf.saved_model.save(
+                module, str(partial), signatures={"serving_default": signatures["generate"]} | signatures
+            )
+        finally:
+            logger.setLevel(level)
 
 
 def check_free(path, force=False):
