@@ -577,12 +577,19 @@ class TextGenerator:
         return self._programs[key]
 
     def _compile(self, function, specs=None, **options):
-        # A closure of its own for each generator: TensorFlow would take several for one that retraces, and warn.
-        def traced(*inputs):
-            self.trace_count += 1
-            return function(*inputs)
+        return tf.function(_Traced(self, function), input_signature=specs, autograph=False, **options)
 
-        return tf.function(traced, input_signature=specs, autograph=False, **options)
+
+class _Traced:
+    """A function that counts its traces; an object, because TensorFlow takes closures of one line of code for one function
+    that retraces, and warns."""
+
+    def __init__(self, generator, function):
+        self.generator, self.function = generator, function
+
+    def __call__(self, *inputs):
+        self.generator.trace_count += 1
+        return self.function(*inputs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ A history is a dict of tensors, the batch on axis 0 of each, so that a search re
     kept       int32 [B]     how many of them stand before a stop string, or -1 where there was none
 """
 
+import functools
+
 import tensorflow as tf
 
 from tfllm.generation.settings import is_given
@@ -54,6 +56,10 @@ def extend(history, token, grows, settings, vocabulary):
     Returns:
         dict, the new history.
     """
+    return vocabulary.traced_once(functools.partial(_extend, vocabulary), history, token, grows, settings)
+
+
+def _extend(vocabulary, history, token, grows, settings):
     grows = grows & (history["finish"] == 0)
     finish = tf.where(tf.reduce_any(settings["stop_ids"] == token[:, None], -1), STOP_ID, 0)
     finish = tf.where(token == vocabulary.end_id, END, finish)

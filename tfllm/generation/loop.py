@@ -96,11 +96,7 @@ def begin(model, prompts, settings, vocabulary, capacity, *, num_sequences=1, to
     logits, guide_logits = loop.pop("logits"), loop.pop("guide_logits", None)
     loop["history"] = start_history(loop.pop("tokens"), loop.pop("count"), settings)
     if top is not None:
-        rows, real = tf.shape(logits)[0], tf.zeros([tf.shape(logits)[0], capacity])
-        loop["record"] = {"log_probs": real, "entropy": real}
-        if top:
-            loop["record"]["top_ids"] = tf.zeros([rows, capacity, top], tf.int32)
-            loop["record"]["top_log_probs"] = tf.zeros([rows, capacity, top])
+        loop["record"] = start_record(tf.shape(logits)[0], capacity, top)
     return choose(loop, logits, guide_logits, settings, vocabulary)
 
 
@@ -174,18 +170,30 @@ def choose(loop, logits, guide_logits, settings, vocabulary, rows=True):
     goes = (history["finish"] == 0) & rows
     logits = guided(logits, guide_logits, settings["guidance_scale"])
     allowed = process(logits, history, settings, vocabulary)
-    token = pick(allowed, settings, history["new"])
+    token = vocabulary.traced_once(pick, allowed, settings, history["new"])
     wrong = tf.reduce_any(tf.math.is_nan(logits), -1)
     stuck = tf.reduce_max(allowed, -1) == -float("inf")
     reason = tf.where(wrong, NAN, tf.where(stuck, NO_TOKEN, 0))
     history = history | {"finish": tf.where(goes, reason, history["finish"])}
     after = extend(history, token, goes, settings, vocabulary)
     if "record" in loop:
-        loop = loop | {"record": _record(loop["record"], logits, token, history["new"], after["new"] > history["new"])}
+        loop = loop | {
+            "record": add_to_record(loop["record"], logits, token, history["new"], after["new"] > history["new"])
+        }
     return loop | {"history": after}
 
 
-def _record(record, logits, token, column, grew):
+def start_record(rows, capacity, top):
+    """Returns the empty record of so many rows: dict of what `generate_ids` returns beside the tokens."""
+    record = {"log_probs": tf.zeros([rows, capacity]), "entropy": tf.zeros([rows, capacity])}
+    if top:
+        record["top_ids"] = tf.zeros([rows, capacity, top], tf.int32)
+        record["top_log_probs"] = tf.zeros([rows, capacity, top])
+    return record
+
+
+def add_to_record(record, logits, token, column, grew):
+    """Notes what the model thought of `token` int32 [B], by its logits [B, V], at each row's column, where the row `grew`."""
     log_probs = tf.nn.log_softmax(logits)
     new = {"log_probs": tf.gather(log_probs, token, batch_dims=1), "entropy": entropy(log_probs)}
     if "top_ids" in record:

@@ -4,6 +4,8 @@
 settings stand at `make_settings`. Histories are those of `history.py`.
 """
 
+import functools
+
 import tensorflow as tf
 
 from tfllm.generation.history import when
@@ -21,6 +23,10 @@ def process(logits, history, settings, vocabulary):
         settings: dict of tensors; see `make_settings`.
         vocabulary: `Vocabulary`.
     """
+    return vocabulary.traced_once(functools.partial(_process, vocabulary), logits, history, settings)
+
+
+def _process(vocabulary, logits, history, settings):
     size = logits.shape[1]
     if vocabulary.size is not None and vocabulary.size < size:  # a padded vocabulary
         logits = tf.where(tf.range(size) < vocabulary.size, logits, BANNED)

@@ -186,6 +186,27 @@ class Vocabulary:
         with tf.init_scope():
             return tuple(tf.constant(x) for x in (self.bytes if len(self.bytes) else [0], self.first, self.lead))
 
+    def traced_once(self, function, *inputs):
+        """Calls `function(*inputs)`; in a graph, as a function that all graphs of this vocabulary share.
+
+        What the processors and cut-offs do takes longer to trace than a small model; it stands in every program at least
+        twice, and in an export in every signature.
+        """
+        if tf.executing_eagerly():
+            return function(*inputs)
+        shapes = tf.nest.map_structure(lambda x: (x.dtype, str(x.shape)), inputs)
+        plain = getattr(function, "func", function)
+        key = (plain.__module__, plain.__qualname__, repr(shapes))
+        if key not in self._graphs:
+            with tf.init_scope():
+                # A partial, because TensorFlow takes functions of one name for one that retraces, and warns.
+                self._graphs[key] = tf.function(functools.partial(function), autograph=False)
+        return self._graphs[key](*inputs)
+
+    @functools.cached_property
+    def _graphs(self):
+        return {}
+
     @classmethod
     def of(cls, tokenizer):
         pieces, firsts = tokenizer.token_bytes(), tokenizer.token_bytes(first=True)
