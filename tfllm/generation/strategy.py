@@ -66,16 +66,23 @@ class Sample(Strategy):
         check_size("num_sequences", self.num_sequences)
 
     def search(self, model, prompts, settings, vocabulary, capacity, *, top=None, deadline=None):
-        num, batch = self.num_sequences, tf.shape(prompts["lengths"])[0]
-        if not isinstance(num, int) or num > 1:
-            settings = take_rows(settings, copies(batch, num))
-            # Sequences of one prompt differ as prompts with far seeds do.
-            settings["seed"] += 1_000_003 * (tf.range(batch * num) % num)
+        num = self.num_sequences
+        settings = for_sequences(settings, num)
         found = generate_ids(
             model, prompts, settings, vocabulary, capacity, num_sequences=num, top=top, deadline=deadline
         )
         known = found["log_probs"] if top is not None else tf.zeros_like(found["count"], tf.float32)[:, None]
         return found | {"score": tf.reduce_sum(known, -1)}
+
+
+def for_sequences(settings, num):
+    """Returns settings with `num` rows for each of theirs, next to each other, that draw each on its own."""
+    if isinstance(num, int) and num == 1:
+        return settings
+    rows = copies(tf.shape(settings["seed"])[0], num)
+    settings = take_rows(settings, rows)
+    # Sequences of one prompt differ as prompts with far seeds do.
+    return settings | {"seed": settings["seed"] + 1_000_003 * (tf.range(tf.size(rows)) % num)}
 
 
 def check_size(name, value, least=1):
