@@ -314,6 +314,24 @@ def test_tokenizers_of_the_package(kind):
         jsonschema.validate(json.loads(walk(automaton, tokens, draw)), schema)
 
 
+def test_a_large_vocabulary():
+    tokenizer = tfllm.data.load_vocabulary("gpt2")
+    schema = SCHEMAS["references"]
+    automaton, (table, accepting) = (
+        TokenAutomaton.from_json_schema(schema, tokenizer),
+        byte_automaton(json_schema(schema)),
+    )
+    np.testing.assert_array_equal(automaton.accepting, accepting)  # with every byte a token, all states stay
+    pieces = tokenizer.token_bytes()
+    for token in range(0, 50_256, 50):
+        state = np.arange(len(table))
+        for byte in pieces[token]:
+            state = np.where(state >= 0, table[state, byte], -1)
+        np.testing.assert_array_equal(automaton.next_state[:, token], state)
+    for text in ('{"from": {"city": "北京"}, "to": {"city": "Köln"}}', '{"from":{"city":"Köln"},"to":{"city":"Köln"}}'):
+        assert automaton.accepting[after(automaton, tokenizer.encode(text).numpy())]
+
+
 def test_choices():
     tokenizer = fake(CUT)
     automaton = TokenAutomaton.from_choices(["yes", "no", "é."], tokenizer)
@@ -510,8 +528,11 @@ def test_a_vocabulary_without_an_end_token_needs_texts_that_go_on():
         ({"type": "object", "required": ["a"]}, "among the properties at #; got 'a'"),
         ({"type": "object", "additionalProperties": True}, "additionalProperties false or absent at #"),
         ({"type": "string", "enum": [1, 2]}, "allow a value at #"),
-        ({"enum": [float("nan")]}, "values of JSON at #; got nan"),
-        ({"const": {1, 2}}, "values of JSON at #"),
+        ({"enum": [float("nan")]}, "values of JSON; got nan at #"),
+        ({"const": {1, 2}}, "schema must be JSON"),
+        ({"type": {}, "enum": [1]}, "a type of object.*got {}"),
+        ({"type": "object", "required": [[]]}, r"among the properties at #; got \[\]"),
+        ({"$ref": ["#/a"]}, "give .ref at # as str"),
         ({"$ref": "#"}, "not refer back to itself; got .ref '#' at #"),
         ({"$ref": "#/$defs/b"}, "hold what a .ref names; got '#/.defs/b' at #"),
         ({"$ref": "other.json"}, "hold what a .ref names; got 'other.json'"),
@@ -532,6 +553,11 @@ def test_deep_schemas_and_references_that_double_are_refused():
         schema = {"type": "array", "items": schema}
     with pytest.raises(ValueError, match="at most 50 deep"):
         json_schema(schema)
+    value = None
+    for _ in range(200):
+        value = [value]
+    with pytest.raises(ValueError, match="at most 50 deep"):
+        json_schema({"const": value})
     doubled = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)} | {"d40": {"type": "null"}}
     with pytest.raises(ValueError, match="at most 20000 states before"):
         TokenAutomaton.from_json_schema({"$ref": "#/$defs/d0", "$defs": doubled}, fake(CUT))

@@ -16,7 +16,7 @@ from tfllm.generation.regular import byte_automaton, choice, literal, trim
 _MAX_BYTES = 200_000_000  # of the table
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays neither compare nor hash
 class TokenAutomaton:
     """What may follow: a deterministic automaton over token ids; state 0 is the start.
 

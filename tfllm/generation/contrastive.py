@@ -71,8 +71,9 @@ class ContrastiveSearch(Strategy):
         stuck = tf.reduce_max(allowed, -1) == -float("inf")
         reason = tf.where(wrong, NAN, tf.where(stuck, NO_TOKEN, 0))
         history = history | {"finish": tf.where(history["finish"] == 0, reason, history["finish"])}
-        shares = tf.nn.softmax(vocabulary.traced_once(cut_off, allowed, settings))
-        shares, candidates = tf.math.top_k(shares, num)  # [B, K]
+        kept = vocabulary.traced_once(cut_off, allowed, settings)
+        candidates = tf.math.top_k(kept, num).indices  # [B, K]
+        shares = tf.gather(tf.nn.softmax(kept), candidates, batch_dims=1)
 
         goes = history["finish"] == 0
         rows = copies(tf.shape(goes)[0], num)

@@ -74,11 +74,10 @@ def json_schema(schema):
         >>> "".join(sorted(map(chr, (table[0] >= 0).nonzero()[0])))
         'nt'
     """
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"schema must be JSON; got {schema[:80]!r}: {error}") from None
+    try:
+        schema = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"schema must be JSON; got {str(schema)[:80]!r}: {error}") from None
     return _Schema(schema).language(schema, "#", ())
 
 
@@ -92,26 +91,25 @@ class _Schema:
         """Returns the language of a part; `within` holds the references that led to it."""
         if not isinstance(schema, dict):
             raise ValueError(f"schema must have an object at {place}; got {schema!r}")
-        if place.count("/") > _MAX_DEPTH or len(within) > _MAX_DEPTH:
-            raise ValueError(f"schema must be at most {_MAX_DEPTH} deep; got more at {place}")
+        _check_depth(place, within)
         keywords = schema.keys() - _DESCRIPTIONS
         for keyword in ("$ref", "anyOf", "oneOf"):
             if keyword in keywords:
                 self.only(schema, keywords, {keyword}, place)
                 if keyword == "$ref":
-                    return self.reference(schema["$ref"], place, within)
+                    return self.reference(self.checked(schema, keyword, str, place), place, within)
                 parts = self.checked(schema, keyword, list, place)
                 if not parts:
                     raise ValueError(f"schema must give {keyword} at {place} at least one schema; got none")
                 return choice(*(self.language(part, f"{place}/{keyword}/{i}", within) for i, part in enumerate(parts)))
         types = schema.get("type")
         types = types if isinstance(types, list) and types else [types]
+        for name in types if keywords.isdisjoint({"enum", "const"}) or "type" in keywords else []:
+            if not isinstance(name, str) or name not in _KEYWORDS:
+                raise ValueError(f"schema must give a type of {', '.join(_KEYWORDS)} at {place}; got {name!r}")
         if "enum" in keywords or "const" in keywords:
             self.only(schema, keywords, {"type", "enum" if "enum" in keywords else "const"}, place)
             return self.values(schema, types, place)
-        for name in types:
-            if not isinstance(name, str) or name not in _KEYWORDS:
-                raise ValueError(f"schema must give a type of {', '.join(_KEYWORDS)} at {place}; got {name!r}")
         self.only(schema, keywords, {"type"}.union(*(_KEYWORDS[name] for name in types)), place)
         return choice(*(getattr(self, name)(schema, place, within) for name in types))
 
@@ -140,7 +138,7 @@ class _Schema:
             raise ValueError(f"schema must not refer back to itself; got $ref {reference!r} at {place}")
         if reference not in self.referred:
             part = self.root
-            for name in reference.split("/")[1:] if isinstance(reference, str) and reference[:2] == "#/" else [None]:
+            for name in reference.split("/")[1:] if reference.startswith("#/") else [None]:
                 name = name and name.replace("~1", "/").replace("~0", "~")
                 part = part.get(name) if isinstance(part, dict) else None
             if part is None:
@@ -161,7 +159,7 @@ class _Schema:
         required = self.checked(schema, "required", list, place, [])
         if schema.get("additionalProperties", False) is not False:
             raise ValueError(f"schema must have additionalProperties false or absent at {place}")
-        unknown = [name for name in required if name not in properties]
+        unknown = [name for name in required if not isinstance(name, str) or name not in properties]
         if unknown:
             raise ValueError(
                 f"schema must have every name of required among the properties at {place}; got {unknown[0]!r}"
@@ -213,8 +211,15 @@ def _is_of(value, name):
     return isinstance(value, _CLASSES.get(name, ()))
 
 
+def _check_depth(place, within=()):
+    if max(place.count("/"), len(within)) > _MAX_DEPTH:
+        raise ValueError(f"schema must be at most {_MAX_DEPTH} deep; got more at {place}")
+
+
 def _written(value, place):
     """Returns the language of the ways to write one value."""
+    _check_depth(place)
+    place += "/value"
     if isinstance(value, dict):
         members = [
             (sequence(_written(name, place), _COLON, _written(part, place)), True) for name, part in value.items()
@@ -224,8 +229,8 @@ def _written(value, place):
         return sequence(literal("["), listed([(_written(part, place), True) for part in value], _COMMA), literal("]"))
     try:
         return literal(json.dumps(value, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError):
-        raise ValueError(f"schema must hold values of JSON at {place}; got {value!r}") from None
+    except ValueError:
+        raise ValueError(f"schema must hold values of JSON; got {value!r} at {place}") from None
 
 
 def _string_chars(ranges):

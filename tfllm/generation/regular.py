@@ -174,7 +174,7 @@ class _Graph:
                 f"the automaton must need at most {MAX_GRAPH_STATES} states before it is made deterministic; got a pattern or "
                 "schema that needs more"
             )
-        self.edges.append([])
+        self.edges.append({})  # of edges, in their order, each once
         self.free.append([])
         return len(self.edges) - 1
 
@@ -194,9 +194,7 @@ def _add_path(graph, start, path, at):
         known = rest in at
         if not known:
             at[rest] = graph.new()
-        edge = (low, high, at[rest])
-        if edge not in graph.edges[start]:
-            graph.edges[start].append(edge)
+        graph.edges[start][low, high, at[rest]] = None
         if known:
             return
         start = at[rest]
