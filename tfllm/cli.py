@@ -23,6 +23,7 @@ from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
 from tfllm.generation import TextGenerator
+from tfllm.interop import is_checkpoint, load_checkpoint
 from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
 from tfllm.startup import quiet_start
 from tfllm.text import load_tokenizer
@@ -40,6 +41,12 @@ _DEFAULTS = TrainingSettings()
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
 RunFolder = Annotated[pathlib.Path, typer.Argument(metavar="RUN", help="A folder that `tfllm train` made.")]
+Model = Annotated[
+    pathlib.Path,
+    typer.Argument(
+        metavar="RUN", help="A folder that `tfllm train` made, a Hugging Face checkpoint, a .gguf file, or smollm2."
+    ),
+]
 
 
 def _plain_errors(command):
@@ -52,7 +59,7 @@ def _plain_errors(command):
         except BrokenPipeError as error:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from error
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
@@ -60,6 +67,14 @@ def _plain_errors(command):
             raise typer.Exit(130) from error
 
     return wrapped
+
+
+def _load(run):
+    """Returns (model, tokenizer) of a run folder or a checkpoint."""
+    if is_checkpoint(run):
+        return load_checkpoint(run)
+    loaded = load_run(run)
+    return loaded.model, loaded.tokenizer
 
 
 def _say(text):
@@ -119,7 +134,7 @@ def train(
 @app.command()
 @_plain_errors
 def generate(
-    run: RunFolder,
+    run: Model,
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(help="Longest continuation.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
@@ -128,8 +143,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Decides the draws.")] = 0,
 ):
     """Continue a text, shown as it is decoded."""
-    loaded = load_run(run)
-    pieces = TextGenerator(loaded.model, loaded.tokenizer).stream(
+    pieces = TextGenerator(*_load(run)).stream(
         prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
     print(prompt, end="", flush=True)
@@ -157,13 +171,10 @@ def evaluate(
 
 @app.command()
 @_plain_errors
-def export(
-    run: RunFolder, path: Annotated[pathlib.Path, typer.Argument(help="The folder to make.")], force: Force = False
-):
+def export(run: Model, path: Annotated[pathlib.Path, typer.Argument(help="The folder to make.")], force: Force = False):
     """Write a SavedModel that takes and returns strings and needs only TensorFlow."""
     check_export(path, force)
-    loaded = load_run(run)
-    save_export(TextGenerator(loaded.model, loaded.tokenizer), path, force=force)
+    save_export(TextGenerator(*_load(run)), path, force=force)
     _say(f"SavedModel: {path}")
 
 

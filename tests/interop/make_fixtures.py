@@ -38,7 +38,9 @@ LLAMA3 = {
 # name: (configuration, dtype of the file, what stands in config.json in the way of older versions, bytes of a shard)
 CHECKPOINTS = {
     "gpt2": (
-        transformers.GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=1),
+        transformers.GPT2Config(
+            vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=1
+        ),
         torch.float32,
         {},
         "1GB",
@@ -85,9 +87,7 @@ def character_tokenizer():
 def byte_tokenizer():
     """Returns a byte-level BPE that cuts words as Qwen 2 does."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    regex = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    regex = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
             tokenizers.pre_tokenizers.Split(tokenizers.Regex(regex), "isolated"),
