@@ -1,7 +1,8 @@
 """Models on one contract: `call` for training, `initial_state` and `step` for decoding."""
 
 from tfllm.models.contract import LanguageModel
+from tfllm.models.draft_heads import WithDraftHeads, multi_token_loss
 from tfllm.models.recurrent import RecurrentLM
 from tfllm.models.transformer import TransformerLM
 
-__all__ = ["LanguageModel", "RecurrentLM", "TransformerLM"]
+__all__ = ["LanguageModel", "RecurrentLM", "TransformerLM", "WithDraftHeads", "multi_token_loss"]
