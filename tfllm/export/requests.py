@@ -6,6 +6,7 @@ signatures call, so that a SavedModel holds it once. A broken rule ends a call w
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -42,13 +43,15 @@ def optional(name, dtype, shape, value, meaning):
     return Input(tf.TensorSpec(shape, dtype, name), default, meaning)
 
 
+def number_input(name):
+    """Returns the `Input` of a number of `make_settings`."""
+    dtype, default, words, _ = NUMBERS[name]
+    return optional(name, tf.as_dtype(dtype), None, default, f"{words}; once or one a prompt")
+
+
 def setting_inputs():
     """Returns dict of name to `Input` of everything that a request may set, with the defaults of `make_settings`."""
-    numbers = {
-        name: optional(name, tf.as_dtype(dtype), None, default, f"{words}; once or one a prompt")
-        for name, (dtype, default, words, _) in NUMBERS.items()
-        if name != "guidance_scale"
-    }
+    numbers = {name: number_input(name) for name in NUMBERS if name != "guidance_scale"}
     others = [
         ("max_time", tf.float32, [], np.inf, "seconds after which all rows end, above 0"),
         ("truncate_prompts", tf.bool, [], False, "prompts that are too long lose their beginning"),
@@ -64,6 +67,36 @@ def setting_inputs():
     return numbers | {name: optional(name, *rest) for name, *rest in others}
 
 
+class SharedModel:
+    """A model that reads by functions of their own, for one token and for several, so that graphs share them.
+
+    Args:
+        model: a `LanguageModel`.
+    """
+
+    def __init__(self, model):
+        self._model, self._graphs = model, {}
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def step(self, ids, state, lengths=None, *, last=False):
+        features, state = self.read(ids, state, lengths, last=last)
+        return self._model.logits(features), state
+
+    def read(self, ids, state, lengths=None, *, last=False):
+        inputs = (ids, state, tf.fill(tf.shape(ids)[:1], tf.shape(ids)[1]) if lengths is None else lengths)
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), inputs)
+        time = 1 if ids.shape[1] == 1 else None
+        specs = (tf.TensorSpec([None, time], ids.dtype), *specs[1:])
+        key = last, repr(specs)
+        if key not in self._graphs:
+            with tf.init_scope():
+                function = functools.partial(self._model.read, last=last)
+                self._graphs[key] = tf.function(function, input_signature=specs, autograph=False)
+        return self._graphs[key](*inputs)
+
+
 class Reader:
     """What the signatures of one export share: functions of tensors, each stored once.
 
@@ -76,16 +109,13 @@ class Reader:
         read: function of (dict of `prompts` and the inputs of `setting_inputs`, num_sequences int32, room bool) to a dict of
             the prompts, the settings of `make_settings`, the capacity and the deadline; with `room` all new tokens must fit
             into the model. `guidance_scale` is 1 in it.
-        encoded: function of string [B], room int32 and truncates bool to (ids int32 [B, P], lengths int32 [B]).
+        model: the model, whose steps are traced once.
         vocabulary: `Vocabulary`.
     """
 
     def __init__(self, generator):
-        self.model, self.tokenizer, self.vocabulary = (
-            generator.model,
-            generator.tokenizer,
-            Vocabulary.of(generator.tokenizer),
-        )
+        self.model, self.tokenizer = SharedModel(generator.model), generator.tokenizer
+        self.vocabulary = Vocabulary.of(generator.tokenizer)
         rows, whole, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
         texts = tf.TensorSpec([None], tf.string)
 
@@ -132,6 +162,18 @@ class Reader:
         at = tf.where(real, starts[:, None] + tf.range(width), 0)
         ids = tf.gather(tf.pad(rows.flat_values, [[0, 1]]), at)
         return tf.where(real, ids, 0), lengths
+
+    def guided(self, request, texts, scale):
+        """Returns a request of `read` with second prompts, which the scale leads away from; each once or one a prompt."""
+        batch = tf.shape(request["prompts"]["ids"])[0]
+        *_, words, rule = NUMBERS["guidance_scale"]
+        rules = [one_or_each("negative_prompts", texts, batch), one_or_each("guidance_scale", scale, batch)]
+        with tf.control_dependencies([refuse([*rules, refusal("guidance_scale", scale, f"be {words}", rule)])]):
+            texts = tf.broadcast_to(tf.reshape(texts, [-1]), [batch])
+            scale = tf.broadcast_to(tf.reshape(scale, [-1]), [batch])
+        ids, lengths = self.encoded("negative_prompts", texts, request["capacity"])
+        prompts = request["prompts"] | {"guide_ids": ids, "guide_lengths": lengths}
+        return request | {"prompts": prompts, "settings": request["settings"] | {"guidance_scale": scale}}
 
     def _read(self, inputs, num_sequences, room):
         prompts, size = inputs["prompts"], self.model.vocab_size
@@ -182,52 +224,58 @@ def not_empty(name, texts):
     return tf.reduce_all(tf.strings.length(texts) > 0), lambda: tf.constant(rule)
 
 
-def holds_everywhere(name, values, words, holds):
-    """Returns the rule that `holds` (bool, of the shape of `values`) everywhere; `words` say what it is."""
+def refusal(name, values, words, rule, shown=None):
+    """Returns, for `refuse`, the rule that must hold for all of `values`.
+
+    Args:
+        name: str, what is ruled.
+        values: tensor.
+        words: str, what it must do.
+        rule: function of a tensor to a bool tensor.
+        shown: str, what the sentence says was received; None for the first value that breaks the rule.
+    """
+    holds = rule(values)
 
     def sentence():
-        shown = tf.boolean_mask(tf.reshape(values, [-1]), ~tf.reshape(holds, [-1]))[:1]
-        shown = tf.strings.as_string(shown, shortest=True) if values.dtype.is_floating else tf.strings.as_string(shown)
-        return tf.strings.join([f"{name} must {words}; got ", tf.strings.reduce_join(shown)])
+        wrong = tf.boolean_mask(tf.reshape(values, [-1]), ~tf.reshape(holds, [-1]))[:1]
+        wrong = tf.strings.as_string(wrong, shortest=True) if values.dtype.is_floating else tf.strings.as_string(wrong)
+        return tf.strings.join(
+            [f"{name} must {words}; got ", tf.strings.reduce_join(wrong) if shown is None else shown]
+        )
 
     return tf.reduce_all(holds), sentence
 
 
+def one_or_each(name, values, batch):
+    """Returns, for `refuse`, the rule that there is one value for all prompts or one for each."""
+    given = tf.size(values)
+    words = f"{name} must be one value or one for each of {{}} prompts; got {{}}"
+    fits = (tf.rank(values) <= 1) & ((given == 1) | (given == batch))
+    return fits, lambda: tf.strings.format(words, (batch, given))
+
+
 def _rules(inputs, batch, num_sequences, vocab_size):
     """Returns the rules of a request, for `refuse`."""
-    rules = []
-    for name in (*(name for name in NUMBERS if name in inputs), "forced_prefix"):
-        value = inputs[name]
-        given = tf.size(value)
-        fits = (tf.rank(value) <= 1) & ((given == 1) | (given == batch))
-
-        def sentence(name=name, given=given):
-            words = f"{name} must be one value or one for each of {{}} prompts; got {{}}"
-            return tf.strings.format(words, (batch, given))
-
-        rules.append((fits, sentence))
-        if name in NUMBERS:
-            *_, words, rule = NUMBERS[name]
-            rules.append(holds_everywhere(name, value, f"be {words}", rule(value)))
+    rules = [one_or_each("forced_prefix", inputs["forced_prefix"], batch)]
+    for name in (name for name in NUMBERS if name in inputs):
+        *_, words, rule = NUMBERS[name]
+        rules += [one_or_each(name, inputs[name], batch), refusal(name, inputs[name], f"be {words}", rule)]
+    table, many = inputs["automaton"], tf.size(inputs["bias_ids"])
+    states, columns = tf.shape(table)[0], tf.shape(table)[1]
     new = tf.cast(inputs["max_new_tokens"], tf.int64) * tf.cast(num_sequences, tf.int64)
-    words = f"be at most {MOST_TOKENS} in all sequences of a prompt"
-    rules.append(holds_everywhere("num_sequences", num_sequences, "be at least 1", num_sequences >= 1))
-    rules.append(holds_everywhere("max_new_tokens", new, words, new <= MOST_TOKENS))
-    rules.append(holds_everywhere("max_time", inputs["max_time"], "be above 0 seconds", inputs["max_time"] > 0))
+    most = f"be at most {MOST_TOKENS} in all sequences of a prompt"
+    rules += [
+        refusal("num_sequences", num_sequences, "be at least 1", lambda x: x >= 1),
+        refusal("max_new_tokens", new, most, lambda x: x <= MOST_TOKENS),
+        refusal("max_time", inputs["max_time"], "be above 0 seconds", lambda x: x > 0),
+        refusal("bias_values", inputs["bias_values"], "be numbers below infinity", lambda x: x < np.inf),
+        refusal("bias_values", tf.size(inputs["bias_values"]), "be as many as bias_ids", lambda x: x == many),
+        refusal("automaton", columns, f"have at most {vocab_size} tokens a state", lambda x: x <= vocab_size),
+        refusal("automaton", table, "lead to its own states", lambda x: x < states),
+    ]
     for name in ("stop_ids", "banned_ids", "bias_ids"):
-        ids = inputs[name]
-        rules.append(holds_everywhere(name, ids, f"hold ids in [0, {vocab_size})", (ids >= 0) & (ids < vocab_size)))
-    values, table = inputs["bias_values"], inputs["automaton"]
-    rules.append(holds_everywhere("bias_values", values, "be numbers below infinity", values < np.inf))
-    many = tf.size(inputs["bias_ids"])
-    words = "bias_values must be as many as bias_ids, {}; got {}"
-    rules.append((tf.size(values) == many, lambda: tf.strings.format(words, (many, tf.size(values)))))
-    columns = tf.shape(table)[1]
-    rules.append(
-        holds_everywhere("automaton", columns, f"have at most {vocab_size} tokens a state", columns <= vocab_size)
-    )
-    states = tf.shape(table)[0]
-    rules.append(holds_everywhere("automaton", table, "lead to its own states", table < states))
+        words = f"hold ids in [0, {vocab_size})"
+        rules.append(refusal(name, inputs[name], words, lambda x: (x >= 0) & (x < vocab_size)))
     return rules + [not_empty(name, inputs[name]) for name in ("prompts", "stop", "banned_words")]
 
 
