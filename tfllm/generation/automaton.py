@@ -32,8 +32,8 @@ class TokenAutomaton:
         >>> state = 0
         >>> for index in ids:
         ...     state = automaton.next_state[state, index]
-        >>> automaton.accepting[state], int(automaton.next_state[0, ids[-1]])
-        (np.True_, -1)
+        >>> bool(automaton.accepting[state]), int(automaton.next_state[0, ids[-1]])  # "b" cannot come first
+        (True, -1)
     """
 
     next_state: np.ndarray
