@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import rotary_rates, rotate
+from tfllm.layers.projection import Projection
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -86,14 +87,14 @@ class CausalSelfAttention(keras.layers.Layer):
             )
         normal = keras.initializers.RandomNormal(stddev=initializer_range)
         narrow = keras.initializers.RandomNormal(stddev=output_range or initializer_range)
-        self.query_key_value = keras.layers.Dense(
+        self.query_key_value = Projection(
             (num_heads + 2 * self._kv_heads) * self._head_dim,
             use_bias=use_bias if qkv_bias is None else qkv_bias,
             kernel_initializer=normal,
             dtype=self.dtype_policy,
             name="query_key_value",
         )
-        self.output_projection = keras.layers.Dense(
+        self.output_projection = Projection(
             dim, use_bias=use_bias, kernel_initializer=narrow, dtype=self.dtype_policy, name="output_projection"
         )
         self.query_norm = self.key_norm = None

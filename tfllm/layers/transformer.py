@@ -3,6 +3,7 @@
 import keras
 
 from tfllm.layers.attention import CausalSelfAttention
+from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu", "relu", "swiglu")
@@ -35,7 +36,7 @@ class FeedForward(keras.layers.Layer):
 
         def dense(units, deviation, name):
             initializer = keras.initializers.RandomNormal(stddev=deviation)
-            return keras.layers.Dense(
+            return Projection(
                 units, use_bias=use_bias, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
             )
 

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions
+from tfllm.layers.projection import TokenEmbedding
 from tfllm.layers.transformer import TransformerBlock, make_norm
 from tfllm.models.contract import LanguageModel
 
@@ -100,7 +101,7 @@ class TransformerLM(LanguageModel):
         self.rotary_low_factor, self.rotary_high_factor = rotary_low_factor, rotary_high_factor
         policy = self.dtype_policy
         normal = keras.initializers.RandomNormal(stddev=initializer_range)
-        self.embedding = keras.layers.ReversibleEmbedding(
+        self.embedding = TokenEmbedding(
             vocab_size, dim, tie_weights=tied_embeddings, embeddings_initializer=normal, dtype=policy
         )
         self.place = None
