@@ -112,6 +112,7 @@ def test_logits_both_ways(kind, seed, tmp_path):
     ours, tokenizer = load_huggingface(tmp_path / "theirs")
     ids = np.random.default_rng(seed).integers(0, theirs.config.vocab_size, (2, 48))
     expected = logits_of(theirs, ids)
+    print(f"largest difference: {np.abs(ours(ids).numpy() - expected).max():.2g}")
     np.testing.assert_allclose(ours(ids), expected, atol=1e-4)
 
     save_huggingface(ours, tokenizer, tmp_path / "ours")
@@ -173,7 +174,7 @@ def test_smollm2(tmp_path):
     expected = logits_of(theirs, ids[None])
     difference = np.abs(model(ids[None]).numpy() - expected).max()
     print(f"largest difference of {expected.size} logits of standard deviation {expected.std():.2f}: {difference:.2g}")
-    assert difference < 1e-3
+    assert difference < 5e-4
     found = theirs.generate(torch.tensor([ids[:5].tolist()]), max_new_tokens=20, do_sample=False)[0, 5:]
     logits, state = model.step(ids[None, :5], model.initial_state(1, 32), last=True)
     greedy = []

@@ -80,7 +80,7 @@ def config_of(model):
         pre_norm=[True],
         activation=["gelu", "relu"],
         num_kv_heads=[None, model.num_heads],
-        head_dim=[None, model.dim // model.num_heads],
+        head_dim=[None, model.dim / model.num_heads],
         qk_norm=[False],
     ):
         return shared | {
@@ -98,9 +98,11 @@ def config_of(model):
             "attn_pdrop": model.dropout,
         }
     biases = (model.use_bias if model.qkv_bias is None else model.qkv_bias, model.use_bias)
+    llama = ("llama", "LlamaForCausalLM")
+    whole = model.dim % model.num_heads == 0  # which `transformers` asks of a Llama; a Mistral computes the same
     kinds = {
-        ((False, False), False): ("llama", "LlamaForCausalLM"),
-        ((True, True), False): ("llama", "LlamaForCausalLM"),
+        ((False, False), False): llama if whole else ("mistral", "MistralForCausalLM"),
+        ((True, True), False): llama if whole else None,
         ((True, False), False): ("qwen2", "Qwen2ForCausalLM"),
         ((False, False), True): ("qwen3", "Qwen3ForCausalLM"),
     }
@@ -138,6 +140,8 @@ def config_of(model):
     }
     if kind[0] == "llama":
         document |= {"attention_bias": biases[0], "mlp_bias": biases[1]}
+    elif kind[0] == "mistral":
+        document |= {"sliding_window": None}
     elif kind[0] == "qwen2":
         document |= {"use_sliding_window": False}
     else:
