@@ -89,6 +89,18 @@ def tokenizer():
     return tfllm.CharTokenizer("abcdefghijklmno ")
 
 
+def shared_generator(name, jit_compile=False):
+    """A generator around a model of the list that keeps its programs from test to test: tracing one takes seconds."""
+    key = name, jit_compile
+    if key not in _generators:
+        tokenizer = tfllm.CharTokenizer("abcdefghijklmno ")
+        _generators[key] = tfllm.TextGenerator(make_model(name), tokenizer, jit_compile=jit_compile)
+    return _generators[key]
+
+
+_generators = {}
+
+
 @pytest.fixture
 def ids():
     return tf.constant(np.random.default_rng(1).integers(0, VOCAB, (3, 7)), tf.int32)

@@ -121,6 +121,7 @@ class TextGenerator:
         self.vocabulary = Vocabulary.of(tokenizer)
         self.max_programs, self.trace_count = max_programs, 0
         self._programs = collections.OrderedDict()
+        self._within = _Within(model)
         self._encode = self._compile(tokenizer.encode, [tf.TensorSpec([None], tf.string)])
         rows = tf.TensorSpec([None], tf.int32)
         self._texts = self._compile(self.texts, [tf.TensorSpec([None, None], tf.int32), rows, rows])
@@ -374,8 +375,11 @@ class TextGenerator:
             inputs["guide_ids"], inputs["guide_lengths"] = self._encoded("negative_prompt", negative, room)
         if prefix is not None:
             inputs |= {"prefix": prefix.ids[None, :-1], "state": prefix.state}
-        values = (inputs, laid_out, strategy, new, max_time, single)
-        return _Request(*values)
+        limit, before = self.model.max_length, 0 if prefix is None else len(prefix.ids) - 1
+        model = self.model
+        if limit is not None and before + int(lengths.max(initial=0)) + new <= limit:
+            model = self._within
+        return _Request(model, inputs, laid_out, strategy, new, max_time, single)
 
     def _as_prompts(self, name, prompts, empty=False):
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -443,9 +447,9 @@ class TextGenerator:
         def search(inputs, settings, tensors, capacity, deadline):
             strategy = dataclasses.replace(plain, **tensors)
             end = {"deadline": deadline} if timed else {}
-            return strategy.search(self.model, inputs, settings, self.vocabulary, capacity, top=top, **end)
+            return strategy.search(request.model, inputs, settings, self.vocabulary, capacity, top=top, **end)
 
-        key = ("graph", plain, tuple(sorted(specs)), top, timed)
+        key = ("graph", id(request.model), plain, tuple(sorted(specs)), top, timed)
         program = self._program(key, search, [specs, signature(self.model.vocab_size), own, whole, clock])
         deadline = time.time() + (request.max_time or 0.0)
         return program(request.inputs, request.settings, tensors, request.capacity, tf.constant(deadline, tf.float64))
@@ -465,12 +469,12 @@ class TextGenerator:
             padded |= {"prefix": inputs["prefix"], "state": inputs["state"]}
         settings = pad_settings(request.settings, rows)
         shapes = tf.nest.map_structure(lambda x: tuple(x.shape), (padded, settings))
-        key = ("xla", plain, repr(shapes), capacity, top)
+        key = ("xla", id(request.model), plain, repr(shapes), capacity, top)
         if request.max_time is None:
 
             def search(inputs, settings, tensors):
                 strategy = dataclasses.replace(plain, **tensors)
-                return strategy.search(self.model, inputs, settings, self.vocabulary, capacity, top=top)
+                return strategy.search(request.model, inputs, settings, self.vocabulary, capacity, top=top)
 
             found = self._program(key, search, jit_compile=True)(padded, settings, tensors)
         else:
@@ -485,10 +489,10 @@ class TextGenerator:
         end = time.time() + request.max_time
 
         def start(inputs, settings):
-            return begin(self.model, inputs, settings, self.vocabulary, capacity, top=top)
+            return begin(request.model, inputs, settings, self.vocabulary, capacity, top=top)
 
         def go_on(loop, settings):
-            return advance(self.model, loop, settings, self.vocabulary, _XLA_CHUNK)
+            return advance(request.model, loop, settings, self.vocabulary, _XLA_CHUNK)
 
         loop = self._program((*key, "begin"), start, jit_compile=True)(inputs, settings)
         while time.time() < end and bool(tf.reduce_any(loop["history"]["finish"] == 0)):
@@ -517,13 +521,13 @@ class TextGenerator:
     def _new_ids(self, request, reason):
         """Yields int32 [T], the ids of one text as they are decoded, some at a time; `reason` gets why it ended."""
         inputs, settings = request.inputs, request.settings
-        kinds = tuple(sorted(inputs))
+        kinds = id(request.model), *sorted(inputs)
 
         def start(inputs, settings, capacity):
-            return begin(self.model, inputs, settings, self.vocabulary, capacity)
+            return begin(request.model, inputs, settings, self.vocabulary, capacity)
 
         def go_on(loop, settings, steps):
-            return advance(self.model, loop, settings, self.vocabulary, steps)
+            return advance(request.model, loop, settings, self.vocabulary, steps)
 
         whole, specs = tf.TensorSpec([], tf.int32), signature(self.model.vocab_size)
         shapes = tf.nest.map_structure(lambda x: tf.TensorSpec([None] * len(x.shape), tf.as_dtype(x.dtype)), inputs)
@@ -592,8 +596,26 @@ class _Traced:
         return self.function(*inputs)
 
 
+class _Within:
+    """A model for texts that all fit into it: it has no `max_length`, so nothing is built for going on beyond."""
+
+    max_length = None
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def initial_state(self, batch_size, slots, context=None):
+        limit = self._model.max_length  # which padding may pass
+        slots = min(slots, limit) if isinstance(slots, int) else tf.minimum(slots, limit)
+        return self._model.initial_state(batch_size, slots, context)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Request:
+    model: object
     inputs: dict
     settings: dict
     strategy: object

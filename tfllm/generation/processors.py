@@ -38,8 +38,7 @@ def _process(vocabulary, logits, history, settings):
         logits = when(penalized, lambda x=logits: _penalize(x, history, settings), logits)
         logits = when(settings["no_repeat_ngram_size"] > 0, lambda x=logits: _ban_ngrams(x, history, settings), logits)
         logits = when(is_given(settings["banned"]), lambda x=logits: _ban_words(x, history, settings), logits)
-        early = history["new"] < settings["min_new_tokens"]
-        logits = when(early, lambda x=logits: _ban_ends(x, early, settings, vocabulary), logits)
+        logits = _ban_ends(logits, history["new"] < settings["min_new_tokens"], settings, vocabulary)
         logits = when(is_given(settings["forced"]), lambda x=logits: _force(x, history, settings), logits)
         return when(is_given(settings["next_state"]), lambda x=logits: _follow(x, history, settings), logits)
 

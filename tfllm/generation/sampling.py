@@ -71,8 +71,8 @@ def cut_off(logits, settings):
         logits = when(top_p < 1, lambda x: _likeliest(x, tf.nn.softmax(x), top_p), logits)
         logits = when(settings["min_p"] > 0, lambda x: _above(x, settings["min_p"]), logits)
         logits = when(typical < 1, lambda x: _likeliest(-_surprise(x), tf.nn.softmax(x), typical), logits)
-        logits = when(settings["epsilon_cutoff"] > 0, lambda x: _above_share(x, settings["epsilon_cutoff"]), logits)
-        return when(settings["eta_cutoff"] > 0, lambda x: _above_share(x, _eta(x, settings["eta_cutoff"])), logits)
+        shares = (settings["epsilon_cutoff"] > 0) | (settings["eta_cutoff"] > 0)
+        return when(shares, lambda x: _above_shares(x, settings["epsilon_cutoff"], settings["eta_cutoff"]), logits)
 
     asked = (top_k > 0) | (top_p < 1) | (settings["min_p"] > 0) | (typical < 1)
     asked |= (settings["epsilon_cutoff"] > 0) | (settings["eta_cutoff"] > 0)
@@ -126,8 +126,13 @@ def _above(logits, share):
     return logits >= tf.reduce_max(logits, -1, keepdims=True) + tf.math.log(tf.maximum(share, 1e-38))[:, None]
 
 
-def _above_share(logits, share):
-    return tf.nn.softmax(logits) >= share[:, None]
+def _above_shares(logits, epsilon, eta):
+    """Keeps tokens of at least the probability `epsilon` [B], and of these those above the entropy's cut-off by `eta` [B]."""
+    log_probs = tf.nn.log_softmax(logits)
+    kept = (tf.exp(log_probs) >= epsilon[:, None]) | (log_probs == tf.reduce_max(log_probs, -1, keepdims=True))
+    log_probs = tf.nn.log_softmax(tf.where(kept, log_probs, -float("inf")))
+    cut = tf.minimum(eta, tf.sqrt(eta) * tf.exp(-entropy(log_probs)))
+    return kept & (tf.exp(log_probs) >= cut[:, None])
 
 
 def _surprise(logits):
@@ -139,10 +144,6 @@ def _surprise(logits):
 def entropy(log_probs):
     """Returns float32 [...], the entropy in nats of log-probabilities [..., V], some of them perhaps minus infinity."""
     return -tf.reduce_sum(tf.exp(log_probs) * tf.maximum(log_probs, -1e9), -1)
-
-
-def _eta(logits, eta):
-    return tf.minimum(eta, tf.sqrt(eta) * tf.exp(-entropy(tf.nn.log_softmax(logits))))
 
 
 def _likeliest(scores, weights, target):

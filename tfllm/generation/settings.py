@@ -199,8 +199,11 @@ class Vocabulary:
         key = (plain.__module__, plain.__qualname__, repr(shapes))
         if key not in self._graphs:
             with tf.init_scope():
-                # A partial, because TensorFlow takes functions of one name for one that retraces, and warns.
-                self._graphs[key] = tf.function(functools.partial(function), autograph=False)
+                # A partial, because TensorFlow takes functions of one name for one that retraces, and warns; not inlined,
+                # because its copies would all be optimised.
+                self._graphs[key] = tf.function(
+                    functools.partial(function), autograph=False, experimental_attributes={"_noinline": True}
+                )
         return self._graphs[key](*inputs)
 
     @functools.cached_property
@@ -331,12 +334,13 @@ def _automata(value, num_rows, vocab_size):
             table = np.asarray(automaton.next_state, np.int32)
             if table.ndim != 2 or table.shape[1] > vocab_size:
                 raise ValueError(f"automaton must have at most {vocab_size} tokens a state; got shape {table.shape}")
-            table = np.pad(table, [(0, 0), (0, vocab_size - table.shape[1])], constant_values=-1)
-            tables[id(automaton)] = size, np.where(table < 0, -1, table + size)
+            if table.shape[1] < vocab_size:
+                table = np.pad(table, [(0, 0), (0, vocab_size - table.shape[1])], constant_values=-1)
+            tables[id(automaton)] = size, np.where(table < 0, -1, table + size) if size else table
             size += len(table)
         starts.append(-1 if automaton is None else tables[id(automaton)][0])
-    empty = np.zeros([0, vocab_size], np.int32)
-    return np.array(starts, np.int32), np.concatenate([empty, *(table for _, table in tables.values())])
+    joint = [table for _, table in tables.values()] or [np.zeros([0, vocab_size], np.int32)]
+    return np.array(starts, np.int32), joint[0] if len(joint) == 1 else np.concatenate(joint)
 
 
 def _check_ids(name, ids, vocab_size):
