@@ -36,7 +36,7 @@ def draw_probabilities(completion, tokenizer, *, max_tokens=96, columns=16):
     labels = [_token(tokenizer, int(index)) for index in completion.ids[:count]]
     others = [[_token(tokenizer, int(index)) for index in row] for row in completion.top_ids[:count]]
     columns = min(columns, count)
-    wide = max(len(label) for label in [*labels, *sum(others, [])])
+    wide = max(len(label) for row in [labels, *others] for label in row)
     width, height, lines = 0.075 * wide + 0.4, 0.24, -(-count // columns)
     figure = Picture(figsize=(columns * width + 1.2, lines * (ranks + 2) * height + 0.5))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -65,7 +65,9 @@ def draw_probabilities(completion, tokenizer, *, max_tokens=96, columns=16):
         cell(x, y, labels[at], np.exp(completion.log_probs[at]), True)
         for rank in range(ranks):
             share = np.exp(completion.top_log_probs[at, rank])
-            cell(x, y + (rank + 1) * height, others[at][rank], share, completion.top_ids[at, rank] == completion.ids[at])
+            cell(
+                x, y + (rank + 1) * height, others[at][rank], share, completion.top_ids[at, rank] == completion.ids[at]
+            )
         if at % columns == 0:
             axes.text(-0.1, y + height / 2, "text", fontsize=8, va="center", ha="right")
             for rank in range(ranks):
