@@ -1,7 +1,8 @@
 """Times programs in turn (A B C A B C ...), so that a machine whose speed drifts is fair to all of them.
 
 Each program is a process of its own that calls `serve`; `race` starts them, warms each up, and asks for one unit after
-another. Only ratios of medians are worth quoting.
+another. Only ratios of medians are worth quoting. On Linux a unit during which other processes used the processors can be
+timed again (`tries`).
 """
 
 import json
@@ -11,45 +12,85 @@ import subprocess
 import sys
 import time
 
+BUSY = 0.15  # processors that others may use during a unit that counts as undisturbed
 
-def serve(unit, *, tokens):
-    """Runs `unit()` twice to warm up, then once for each line on standard input, and prints how long it took."""
+
+def serve(unit, *, tokens, **facts):
+    """Runs `unit()` twice to warm up, then once for each line on standard input, and prints how long it took.
+
+    Args:
+        unit: function without arguments.
+        tokens: int, how many tokens it handles.
+        facts: what else is to be known of the program; the seconds of the first unit are added.
+    """
+    began = time.perf_counter()
     unit()
+    facts["first_seconds"] = time.perf_counter() - began
     unit()
-    print(json.dumps({"tokens": tokens}), flush=True)
+    print(json.dumps({"tokens": tokens} | facts), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
         unit()
         print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
 
 
-def race(commands, *, rounds):
-    """Returns dict of name -> dict with the median `"tokens_per_second"` and the `"spread"` (lowest, highest).
+def race(commands, *, rounds, tries=1, lenient=False):
+    """Returns dict of name -> dict with the median `"tokens_per_second"`, the `"spread"` (lowest, highest) and the facts.
 
     Args:
         commands: dict of name -> list of str, each the command line of a program that calls `serve`.
         rounds: int, units that each program runs.
+        tries: int, how often a unit is timed until others leave it undisturbed; the least disturbed one counts.
+        lenient: bool, whether a program that does not start is named and left out, not an error.
     """
-    workers, tokens, seconds = {}, {}, {name: [] for name in commands}
+    workers, tokens, facts, seconds = {}, {}, {}, {name: [] for name in commands}
     for name, command in commands.items():
         workers[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
         )
-        tokens[name] = _answer(workers[name])["tokens"]
+        try:
+            facts[name] = _answer(workers[name])
+        except RuntimeError:
+            if not lenient:
+                raise
+            print(f"left out, because it did not start: {name}", file=sys.stderr, flush=True)
+            del workers[name], seconds[name]
+            continue
+        tokens[name] = facts[name].pop("tokens")
         print(f"ready: {name}", file=sys.stderr, flush=True)
     for _ in range(rounds):
         for name, worker in workers.items():
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-            seconds[name].append(_answer(worker)["seconds"])
+            found = []
+            while len(found) < tries and not (found and min(found)[0] < BUSY):
+                found.append(_timed(worker))
+            seconds[name].append(min(found)[1])
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
     rates = {name: sorted(tokens[name] / s for s in times) for name, times in seconds.items()}
     return {
-        name: {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])}
+        name: {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])} | facts[name]
         for name, rate in rates.items()
     }
+
+
+def _timed(worker):
+    """Returns (processors that others used meanwhile, seconds) of one unit."""
+    before, began = _others(worker.pid), time.perf_counter()
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    seconds = _answer(worker)["seconds"]
+    return max(_others(worker.pid) - before, 0) / (time.perf_counter() - began), seconds
+
+
+def _others(pid):
+    """Returns the seconds that all processors spent on other processes than this one so far; 0 where it is not known."""
+    if not os.path.exists("/proc/stat"):
+        return 0.0
+    with open("/proc/stat") as whole, open(f"/proc/{pid}/stat") as own:
+        times = [int(field) for field in whole.readline().split()[1:8]]
+        mine = own.read().rsplit(")", 1)[1].split()[11:13]
+    return (sum(times) - times[3] - times[4] - sum(map(int, mine))) / os.sysconf("SC_CLK_TCK")  # less idle and waiting
 
 
 def _answer(worker):
