@@ -29,6 +29,7 @@ import time
 
 import numpy as np
 from duel import race, serve
+from generation_peers import report_calls
 
 PROMPT, NEW, ROWS = 64, 128, 8
 SIZES = {
@@ -42,6 +43,15 @@ OURS = {
     "tfllm, bare loop, graph": ("bare", False),
     "tfllm, bfloat16 weights, XLA": ("bfloat16", True),
     "tfllm, LSTM of as many weights, XLA": ("lstm", True),
+}
+SETTINGS = {  # name: (whether settings are inputs of the compiled loop, their values)
+    "greedy, settings as constants": (False, {"temperature": 0.0}),
+    "greedy, settings as tensors": (True, {"temperature": 0.0}),
+    "drawn, settings as constants": (
+        False,
+        {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.1},
+    ),
+    "drawn, settings as tensors": (True, {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.1}),
 }
 PEERS = {  # name: (program of generation_peers.py, whose Python)
     "KerasHub": ("keras_hub", "own"),
@@ -189,6 +199,47 @@ def work(folder, form, batch, found):
     np.save(found, ids)
 
 
+def work_with_settings(folder, form, batch):
+    """Serves timed units of the public loop, whose settings are inputs or constants of the compiled program."""
+    import tensorflow as tf
+
+    from tfllm.generation import make_settings
+    from tfllm.generation.loop import generate_ids
+    from tfllm.generation.settings import Vocabulary
+
+    as_inputs, values = SETTINGS[form]
+    model = load_model(folder)
+    prompts = {"ids": np.load(folder / "prompts.npy")[:batch], "lengths": np.full([batch], PROMPT, np.int32)}
+    prompts = {name: tf.constant(value) for name, value in prompts.items()}
+    settings = make_settings(batch, model.vocab_size, max_new_tokens=NEW, **values)
+    vocabulary = Vocabulary(model.vocab_size)
+
+    def decode(prompts, settings):
+        return generate_ids(model, prompts, settings, vocabulary, NEW)["ids"]
+
+    if as_inputs:
+        program = tf.function(decode, jit_compile=True, autograph=False)
+        settings = {name: tf.constant(value) for name, value in settings.items()}
+        serve(lambda: program(prompts, settings).numpy(), tokens=batch * NEW)
+    else:
+        program = tf.function(lambda prompts: decode(prompts, settings), jit_compile=True, autograph=False)
+        serve(lambda: program(prompts).numpy(), tokens=batch * NEW)
+
+
+def work_with_lengths(folder, jit_compile):
+    """Prints what `report_calls` finds of `TextGenerator`."""
+    import tfllm
+
+    model = load_model(folder)
+    generator = tfllm.TextGenerator(model, make_tokenizer(model.vocab_size), jit_compile=jit_compile)
+
+    def call(ids):
+        texts = ["".join(chr(0x10000 + i - 1) for i in row) for row in ids]
+        generator.generate(texts, max_new_tokens=16, temperature=0.0)
+
+    report_calls(folder, call, lambda: generator.trace_count)
+
+
 # ---------------------------------------------------------------- sections
 
 
@@ -256,6 +307,47 @@ def decoding(folder, size, batch, arguments):
     return {"size": size, "batch": batch, "bytes_per_second": speed, "floor": floor, "programs": results}
 
 
+def with_settings(folder, size, batch, arguments):
+    """Runs one table of settings as constants and as tensors and returns it as a dict for the JSON file."""
+    here = str(pathlib.Path(__file__))
+    commands = {name: [sys.executable, here, "--work", name, str(folder), str(batch), os.devnull] for name in SETTINGS}
+    results = race(commands, rounds=arguments.rounds, tries=3)
+    print(
+        f"\n{size}, batch {batch}: settings\n\n| program | tokens a second, median | lowest to highest |\n|---|---|---|"
+    )
+    for name, row in results.items():
+        low, high = row["spread"]
+        print(f"| {name} | {row['tokens_per_second']:,.1f} | {low:,.1f} to {high:,.1f} |", flush=True)
+    return {"size": size, "batch": batch, "settings": results}
+
+
+def with_lengths(folder, size):
+    """Runs one table of calls whose shapes change and returns it as a dict for the JSON file."""
+    here = str(pathlib.Path(__file__))
+    commands = {
+        f"tfllm, {mode}": [sys.executable, here, "--work", mode, str(folder), "0", os.devnull]
+        for mode in ("graph", "XLA")
+    }
+    commands["KerasHub"] = [sys.executable, str(PEER_FILE), str(folder), "lengths"]
+    results = {}
+    print(f"\n{size}: shapes that change, 16 new tokens a call\n")
+    print("| program | calls | traces | ms a call, median | longest | the same calls again, median |")
+    print("|---|---|---|---|---|---|")
+    for name, command in commands.items():
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        if done.returncode:
+            print(f"left out, because it failed: {name}", file=sys.stderr)
+            continue
+        results[name] = json.loads(done.stdout.splitlines()[-1])
+        for what, row in results[name].items():
+            print(
+                f"| {name}: {what} | {row['calls']} | {row['traces']} | {row['median_ms']:,.0f} | {row['longest_ms']:,.0f} | "
+                f"{row['again_ms']:,.0f} |",
+                flush=True,
+            )
+    return {"size": size, "lengths": results}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", help="a Python with torch, transformers, ctranslate2 and gguf")
@@ -273,7 +365,13 @@ def main():
     arguments = parser.parse_args()
     if arguments.work:
         form, folder, batch, found = arguments.work
-        work(pathlib.Path(folder), form, int(batch), found)
+        folder = pathlib.Path(folder)
+        if form in OURS:
+            work(folder, form, int(batch), found)
+        elif form in SETTINGS:
+            work_with_settings(folder, form, int(batch))
+        else:
+            work_with_lengths(folder, form == "XLA")
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     figures = []
@@ -284,8 +382,11 @@ def main():
         if arguments.torch_python and not (folder / "huggingface").exists():
             subprocess.run([arguments.torch_python, str(PEER_FILE), str(folder), "prepare"], check=True)
         for section in arguments.section:
-            if section == "decoding":
-                figures += [decoding(folder, size, batch, arguments) for batch in arguments.batch]
+            if section == "lengths":
+                figures.append(with_lengths(folder, size))
+                continue
+            table = decoding if section == "decoding" else with_settings
+            figures += [table(folder, size, batch, arguments) for batch in arguments.batch]
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -2,13 +2,16 @@
 
 generation_peers.py FOLDER prepare                    writes the weights in the peers' formats: needs torch, transformers
                                                       and, for their formats, ctranslate2 and gguf
+generation_peers.py FOLDER lengths                    prints how KerasHub takes shapes that change, as JSON
 generation_peers.py FOLDER serve PROGRAM BATCH IDS    serves timed units of `duel.py`; the ids go to the file IDS
 """
 
 import json
 import os
 import pathlib
+import statistics
 import sys
+import time
 
 import numpy as np
 from duel import serve
@@ -22,6 +25,9 @@ def main():
     if job == "prepare":
         prepare(folder, sizes)
         return
+    if job == "lengths":
+        keras_hub_lengths(folder, sizes)
+        return
     program, batch, found = sys.argv[3], int(sys.argv[4]), pathlib.Path(sys.argv[5])
     prompts = np.load(folder / "prompts.npy")[:batch]
     generate = PROGRAMS[program](folder, sizes, prompts)
@@ -32,6 +38,33 @@ def main():
     ids = [None]
     serve(unit, tokens=batch * NEW)
     np.save(found, np.asarray(ids[0], np.int32))  # after the last unit
+
+
+def report_calls(folder, call, traces):
+    """Prints JSON: calls, traces and milliseconds for ten batch sizes, ten lengths and a chat whose prompt grows.
+
+    Args:
+        folder: path with the prompts.
+        call: function of int32 [B, P], prompts that get 16 new tokens.
+        traces: function that says how many programs were traced so far.
+    """
+    prompts = np.resize(np.load(folder / "prompts.npy"), [10, 128])
+    shapes = {
+        "ten batch sizes": [(rows, 32) for rows in range(1, 11)],
+        "ten prompt lengths": [(1, length) for length in range(12, 102, 9)],
+        "chat, 20 turns": [(1, 7 + 6 * turn) for turn in range(20)],
+    }
+    found = {}
+    for name, calls in shapes.items():
+        before, times = traces(), []
+        for rows, length in calls * 2:
+            began = time.perf_counter()
+            call(prompts[:rows, :length])
+            times.append(1e3 * (time.perf_counter() - began))
+        first, again = times[: len(calls)], times[len(calls) :]
+        found[name] = {"calls": len(calls), "traces": traces() - before, "median_ms": statistics.median(first)}
+        found[name] |= {"longest_ms": max(first), "again_ms": statistics.median(again)}
+    print(json.dumps(found))
 
 
 def prepare(folder, sizes):
@@ -162,11 +195,11 @@ def llama_cpp(folder, sizes, prompts):
     def read(space, tokens, first):
         """Reads int [B, T] from position `first` on and returns the likeliest next token of every row."""
         rows, times = tokens.shape
-        for at, (row, time) in enumerate(np.ndindex(rows, times)):
+        for at, (row, place) in enumerate(np.ndindex(rows, times)):
             space.token[at], space.pos[at], space.logits[at] = (
-                int(tokens[row, time]),
-                first + time,
-                int(time == times - 1),
+                int(tokens[row, place]),
+                first + place,
+                int(place == times - 1),
             )
             space.n_seq_id[at], space.seq_id[at][0] = 1, row
         space.n_tokens = tokens.size
@@ -186,7 +219,8 @@ def llama_cpp(folder, sizes, prompts):
     return generate
 
 
-def keras_hub(jit, folder, sizes, prompts):
+def keras_hub_model(folder, sizes, jit):
+    """Returns KerasHub's GPT-2 with these weights, compiled for greedy decoding."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras_hub
 
@@ -223,9 +257,30 @@ def keras_hub(jit, folder, sizes, prompts):
         layer._feedforward_output_dense.set_weights(pair("mlp.c_proj"))
     model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
     model.compile(sampler="greedy", jit_compile=jit)
-    room = [[0, 0], [0, NEW]]
+    return model
+
+
+def keras_hub_call(model, prompts, new):
+    room = [[0, 0], [0, new]]
     inputs = {"token_ids": np.pad(prompts, room), "padding_mask": np.pad(np.ones_like(prompts), room)}
-    return lambda: np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])[:, prompts.shape[1] :]
+    return np.asarray(model.generate(inputs, stop_token_ids=None)["token_ids"])[:, prompts.shape[1] :]
+
+
+def keras_hub(jit, folder, sizes, prompts):
+    model = keras_hub_model(folder, sizes, jit)
+    return lambda: keras_hub_call(model, prompts, NEW)
+
+
+def keras_hub_lengths(folder, sizes):
+    model, traced = keras_hub_model(folder, sizes, False), []
+    step = model.generate_step
+
+    def counted(*inputs, **options):
+        traced.append(1)
+        return step(*inputs, **options)
+
+    model.generate_step = counted
+    report_calls(folder, lambda ids: keras_hub_call(model, ids, 16), lambda: len(traced))
 
 
 PROGRAMS = {
