@@ -2,9 +2,22 @@
 
 import dataclasses
 
+from tfllm.generation.beam import BeamSearch
+from tfllm.generation.contrastive import ContrastiveSearch
+from tfllm.generation.mcts import MonteCarloTreeSearch
+from tfllm.generation.speculative import Speculative
 from tfllm.generation.strategy import Sample, Strategy
+from tfllm.generation.value import ValueBeam
 
-STRATEGIES = {"sample": Sample, "greedy": Sample}
+STRATEGIES = {
+    "sample": Sample,
+    "greedy": Sample,
+    "beam_search": BeamSearch,
+    "contrastive_search": ContrastiveSearch,
+    "speculative": Speculative,
+    "mcts": MonteCarloTreeSearch,
+    "value_beam": ValueBeam,
+}
 
 
 def make_strategy(strategy, settings):
