@@ -44,6 +44,9 @@ OPTIONAL = {
     "gensim",
     "gguf",
     "safetensors",
+    "ai_edge_litert",
+    "tf2onnx",
+    "onnxruntime",
 }  # imported where used
 LAZY = {"tfllm.data.builders"}  # of ours, imported where used, because TensorFlow Datasets is
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

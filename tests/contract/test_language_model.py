@@ -188,7 +188,7 @@ def test_keras_file_round_trip(model_name, ids, tmp_path):
 
 def test_an_export_gives_the_same_texts(model, tokenizer, tmp_path):
     generator = tfllm.TextGenerator(model, tokenizer)
-    tfllm.export.save(generator, tmp_path / "saved")
+    tfllm.export.save(generator, tmp_path / "saved", signatures=["generate"])
     served = tf.saved_model.load(str(tmp_path / "saved"))
     prompts = ["abc", "a b c d", "o"]
     for settings in ({"temperature": 0.0}, {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3}):
@@ -260,11 +260,12 @@ def test_every_model_memorises_a_sentence(model_name):
 def test_bare_tensorflow_runs_an_export(tokenizer, tmp_path):
     """One model is enough: the process is what is proven."""
     generator = tfllm.TextGenerator(make_model("llama"), tokenizer)
-    tfllm.export.save(generator, tmp_path / "saved")
+    tfllm.export.save(generator, tmp_path / "saved", signatures=["generate"])
     program = """
 import sys
 import tensorflow as tf
-out = tf.saved_model.load(sys.argv[1]).generate(["abc", "o"], max_new_tokens=8, temperature=0.8, seed=1)
+served = tf.saved_model.load(sys.argv[1])
+out = served.generate(["abc", "o"], max_new_tokens=8, temperature=0.8, seed=1)
 print([text.decode() for text in out["text"].numpy()])
 print([name for name in ("tfllm", "keras_nlp", "keras_hub", "tensorflow_text") if name in sys.modules])
 """

@@ -1,5 +1,6 @@
 """Models as files that run without this package."""
 
-from tfllm.export.saved_model import check_free, save
+from tfllm.export.forward import save_litert, save_onnx
+from tfllm.export.saved_model import SIGNATURES, check_free, save
 
-__all__ = ["check_free", "save"]
+__all__ = ["SIGNATURES", "check_free", "save", "save_litert", "save_onnx"]

@@ -153,7 +153,7 @@ class Reader:
                 lengths = tf.minimum(lengths, kept)
             fits = tf.reduce_all(lengths <= limit - room)
             less = tf.where(room > 0, tf.strings.format(" less {} for what else must fit", room), "")
-            rule = f"{name} must have at most the model's max_length={limit} tokens"
+            rule = f"{name} must have at most the max_length={limit} tokens of the model"
             sentence = lambda: tf.strings.join([rule, less, "; got ", tf.strings.as_string(longest)])  # noqa: E731
             with tf.control_dependencies([refuse([(fits, sentence)])]):
                 lengths = tf.identity(lengths)
@@ -220,7 +220,7 @@ def refuse(rules):
 
 def not_empty(name, texts):
     """Returns the rule that no string is empty."""
-    rule = f"{name} must be strings that are not empty; got ''"
+    rule = f"{name} must be strings that are not empty; got an empty one"
     return tf.reduce_all(tf.strings.length(texts) > 0), lambda: tf.constant(rule)
 
 

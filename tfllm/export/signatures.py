@@ -72,6 +72,11 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
         inputs["negative_prompts"] = Input(tf.TensorSpec(None, tf.string, "negative_prompts"), None, meaning)
         inputs["guidance_scale"] = number_input("guidance_scale")
     inputs |= setting_inputs()
+    limit = reader.model.max_length
+    if limit is not None and (guided or not strategy.refills):  # a call that gives prompts alone must have room
+        new = inputs["max_new_tokens"]
+        new = dataclasses.replace(new, default=tf.constant(max(1, min(int(new.default), limit // 2))))
+        inputs["max_new_tokens"] = new
     if samples:
         meaning = "texts drawn for each prompt, at least 1"
         inputs["num_sequences"] = optional("num_sequences", tf.int32, [], 1, meaning)
@@ -110,7 +115,7 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
         }
         return results | {name: found[name] for name in outputs if name in found and name not in results}
 
-    outputs = _FOUND | ({} if samples else _RANKED) | (_DETAILS if top is not None else {})
+    outputs = _FOUND | ({} if strategy.refills else _RANKED) | (_DETAILS if top is not None else {})
     if not top:
         outputs = {name: words for name, words in outputs.items() if not name.startswith("top_")}
     return _endpoint(call, inputs, outputs, summary)

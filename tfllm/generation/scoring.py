@@ -17,7 +17,7 @@ def score_ids(model, ids, lengths):
         float32 [B, T - 1], in nats; 0 behind a row's end.
     """
     batch, time = tf.shape(ids)[0], tf.shape(ids)[1] - 1
-    chunks = (time + _CHUNK - 1) // _CHUNK
+    chunks = tf.maximum((time + _CHUNK - 1) // _CHUNK, 1)  # one token alone has none before it
     padded = tf.pad(ids, [[0, 0], [0, chunks * _CHUNK - time]])
     state = model.initial_state(batch, tf.maximum(time, 1))
 
