@@ -8,6 +8,7 @@ Both end in a softmax there and are trained on it with `from_logits=True`; here 
 import keras
 import tensorflow as tf
 
+from tfllm.layers.projection import Projection, TokenEmbedding
 from tfllm.layers.recurrent import RecurrentStack
 from tfllm.models.contract import LanguageModel
 
@@ -55,10 +56,10 @@ class RecurrentLM(LanguageModel):
         self.vocab_size, self.cell, self.dim, self.num_layers = vocab_size, cell, dim, num_layers
         self.embedding_dim, self.dropout, self.tied_embeddings = embedding_dim, dropout, tied_embeddings
         policy = self.dtype_policy
-        embedding = keras.layers.ReversibleEmbedding if tied_embeddings else keras.layers.Embedding
+        embedding = TokenEmbedding if tied_embeddings else keras.layers.Embedding
         self.embedding = embedding(vocab_size, embedding_dim or dim, dtype=policy)
         self.recurrence = RecurrentStack(cell, dim, num_layers, dropout=dropout, dtype=policy)
-        self.projection = None if tied_embeddings else keras.layers.Dense(vocab_size, dtype=policy)
+        self.projection = None if tied_embeddings else Projection(vocab_size, dtype=policy, name="dense")
         self.drop = keras.layers.Dropout(dropout, dtype=policy)
         self._create_weights()
 
