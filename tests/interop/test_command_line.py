@@ -13,7 +13,7 @@ def invoke(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_generate_from_a_checkpoint():
+def test_generate_from_a_checkpoint_gives_the_text_of_transformers():
     settings = ["--temperature", 0, "--max-new-tokens", 24]
     code, output, error = invoke("generate", FIXTURES / "qwen3", "the cat", *settings)
     assert (code, output, error) == (0, f"the cat{expected('qwen3')['text']}\n", "")

@@ -72,7 +72,8 @@ def save_huggingface(model, tokenizer, folder, *, force=False, max_shard_bytes=5
         max_shard_bytes: int, the most bytes of tensors in one file.
 
     Raises:
-        ValueError: when no model type of `transformers` computes what the model computes.
+        ValueError: when no model type of `transformers` computes what the model computes, the tokenizer has more ids than the
+            model, or `max_shard_bytes` is below 1.
         FileExistsError: when something stands at `folder` and `force` does not allow to replace it.
         ImportError: without the package safetensors.
 
@@ -81,6 +82,8 @@ def save_huggingface(model, tokenizer, folder, *, force=False, max_shard_bytes=5
     """
     if not isinstance(model, TransformerLM):
         raise ValueError(f"model must be a TransformerLM; got a {type(model).__name__}")
+    if max_shard_bytes < 1:
+        raise ValueError(f"max_shard_bytes must be at least 1; got {max_shard_bytes}")
     _check_vocabulary(tokenizer, model.vocab_size)
     config, folder = config_of(model), pathlib.Path(folder)
     files.check_free("folder", folder, _is_saved, "a checkpoint", force)

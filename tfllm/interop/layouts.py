@@ -8,6 +8,7 @@ import collections.abc
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -151,9 +152,9 @@ def placements(model, layout, prefix):
         found.append(Placement(weight, tuple(names), tuple(shapes), transposed))
 
     def norm(layer, stem):
-        scale = layer.scale if hasattr(layer, "scale") and not hasattr(layer, "gamma") else layer.gamma
+        is_rms = isinstance(layer, keras.layers.RMSNormalization)
+        scale, beta = (layer.scale, None) if is_rms else (layer.gamma, layer.beta)
         place(scale, [f"{stem}.weight"], [tuple(scale.shape)])
-        beta = getattr(layer, "beta", None)
         if beta is not None or layout.biased:
             place(beta, [f"{stem}.bias"], [tuple(scale.shape)])
 
