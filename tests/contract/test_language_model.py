@@ -10,13 +10,15 @@ import tensorflow as tf
 from conftest import VOCAB, assert_same, copy_of, make_model
 
 import tfllm
+from tfllm.generation import Vocabulary, generate_ids, make_settings
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
-GREEDY = tfllm.generation.Sampling(temperature=0.0)
 
 
-def greedy(model, ids, lengths, new, **options):
-    return tfllm.generation.generate_ids(model, ids, lengths, GREEDY.tensors(), new, **options)[0]
+def greedy(model, ids, lengths, new, *, capacity=None):
+    prompts = {"ids": tf.convert_to_tensor(ids), "lengths": tf.convert_to_tensor(lengths)}
+    settings = make_settings(len(ids), model.vocab_size, temperature=0, max_new_tokens=new)
+    return generate_ids(model, prompts, settings, Vocabulary(), capacity or new)["ids"]
 
 
 @pytest.mark.parametrize("chunks", [[7], [1] * 7, [3, 1, 3]])

@@ -1,7 +1,7 @@
 """The forward pass alone, ids in and logits out, for LiteRT (phones, browsers) and ONNX (every other runtime).
 
-Texts become ids before it, by the `tokenizer.json` beside the model, and the choice of tokens stays with the caller. Every file is
-run before it is kept, and refused unless its logits are those of the model.
+Texts become ids before it, by the `tokenizer.json` beside the model, and the choice of tokens stays with the caller. Every file
+is run before it is kept, and refused unless its logits are those of the model.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ _OPSET = 18
 def save_litert(model, path, *, batch_size=1, length=None, force=False):
     """Writes a model's forward pass as a LiteRT file (`.tflite`): ids int32 [B, T] to logits float32 [B, T, V].
 
-    Needs `tfllm[litert]`. A row shorter than T is padded on the right with any id: what follows a token does not change its logits.
+    Needs `tfllm[litert]`. A row shorter than T is padded on the right with any id, which changes no logits before it.
 
     Args:
         model: a `LanguageModel` that computes in float32.
