@@ -492,10 +492,11 @@ def test_automata_that_grow_too_large_are_refused():
         TokenAutomaton.from_regex(r"a[^\s\S]", fake(CUT))
 
 
-def test_a_vocabulary_without_an_end_token_needs_texts_that_go_on():
+def test_a_vocabulary_without_an_end_token_stops_where_nothing_may_follow():
     tokens = [b"a", b"b"]
-    with pytest.raises(ValueError, match="tokenizer must have an end token"):
-        TokenAutomaton.from_regex("ab", fake(tokens, end_id=-1))
+    np.testing.assert_array_equal(
+        TokenAutomaton.from_regex("ab", fake(tokens, end_id=-1)).next_state, [[1, -1], [-1, 2], [-1, -1]]
+    )
     np.testing.assert_array_equal(TokenAutomaton.from_regex("a*", fake(tokens, end_id=-1)).next_state, [[0, -1]])
 
 

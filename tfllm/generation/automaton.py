@@ -22,7 +22,8 @@ class TokenAutomaton:
 
     Attributes:
         next_state: int32 [S, V], the state after each token, -1 where the token is not allowed. The tokenizer's `end_id` is
-            allowed exactly where the text may end, and stays; other tokens that add no bytes are never allowed.
+            allowed exactly where the text may end, and stays; other tokens that add no bytes are never allowed. Without an end
+        token a text ends where nothing may follow, for the reason "no_token".
         accepting: bool [S], whether the text may end here.
 
     Example:
@@ -103,8 +104,6 @@ def _over_tokens(language, tokenizer, name):
         raise ValueError(f"{name} must allow a text that the vocabulary can write; got a vocabulary that writes none")
     if tokenizer.end_id >= 0:
         tokens[:, tokenizer.end_id] = np.where(accepting, np.arange(len(tokens)), -1)
-    elif not (tokens >= 0).any(1).all():
-        raise ValueError(f"tokenizer must have an end token, because texts of {name} have to end; got end_id=-1")
     return TokenAutomaton(tokens, accepting)
 
 
