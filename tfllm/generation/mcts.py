@@ -9,9 +9,10 @@ A tree is flat arrays, its nodes numbered as they are made: node 0 is the root, 
 simulation that ends where nothing can be added (an ended text, or `max_depth`) leaves its node empty. Children are
 numbered by slot, the likeliest token first.
 
-Where the states of nodes come from depends on the model. Vectors (a recurrent model's) are kept at every node, so a leaf costs
-one token. A cache of keys and values would be B times N times the prompt's; there only the root's is kept, and the tokens
-from the root to the leaf are read again, in the same one call.
+What a node keeps of the model's state is what its own token wrote: vectors (a recurrent model's) whole, of a cache of keys and
+values the one slot. A leaf then costs one token: the slots of the nodes above it are written into one cache a row, behind the
+prompt's. B times N slots are what it takes, a cache of N more tokens. A state of another kind stays at the root, and the tokens
+from there to the leaf are read again, in one call as well.
 Source: Silver et al. 2017, "Mastering the game of Go without human knowledge" (PUCT); Chaffin et al. 2022, arXiv:2109.13582
 (on text); Danihelka et al. 2022, "Policy improvement by planning with Gumbel" (Gumbel root).
 """
@@ -103,7 +104,7 @@ class MonteCarloTreeSearch(Strategy):
 
         loop = _begin(model, prompts, settings, capacity, top)
         if self.return_tree:
-            loop["tree"] = _public(self._plant(loop, settings, vocabulary), loop["chosen"])
+            loop["tree"] = _public(self._plant(loop, settings, vocabulary, None), loop["chosen"])
         (loop,) = tf.while_loop(goes_on, body, (loop,), parallel_iterations=1)
         history = loop["history"]
         finish = history["finish"]
@@ -117,14 +118,15 @@ class MonteCarloTreeSearch(Strategy):
     def _advance(self, model, loop, settings, vocabulary, capacity):
         """Grows a tree for every row that goes on, and reads the token that it speaks for."""
         history, logits = loop["history"], loop["logits"]
-        tree = self._plant(loop, settings, vocabulary)
+        axes = slot_axes(model, loop["state"])
+        tree = self._plant(loop, settings, vocabulary, axes)
         history = history | {"finish": tree["history"]["finish"][:, 0]}  # nothing may follow, or NaN
         noise = self.gumbel_scale * gumbel(settings["seed"], history["new"], tree["priors"].shape[2], _ROOT)
 
         def simulate(simulation, tree):
-            return simulation + 1, self._simulate(
-                model, loop, tree, simulation, noise, settings, vocabulary, isinstance(capacity, int)
-            )
+            fixed = isinstance(capacity, int)
+            rest = (noise, axes, settings, vocabulary, fixed)
+            return simulation + 1, self._simulate(model, loop, tree, simulation, *rest)
 
         def more(simulation, tree):
             return (simulation < self.num_simulations) & tf.reduce_any(history["finish"] == 0)
@@ -152,7 +154,7 @@ class MonteCarloTreeSearch(Strategy):
             following["record"] = add_to_record(loop["record"], logits, token, history["new"], grew)
         return following
 
-    def _plant(self, loop, settings, vocabulary):
+    def _plant(self, loop, settings, vocabulary, axes):
         """Returns the tree of a root alone; a dict of tensors, see `_simulate`."""
         history = {name: x for name, x in loop["history"].items() if name != "tokens"}
         batch, zeros = tf.shape(history["count"])[0], tf.zeros_like(history["count"])
@@ -160,23 +162,30 @@ class MonteCarloTreeSearch(Strategy):
         node = {"slot": zeros, "depth": zeros, "value": tf.zeros_like(loop["log_prob"]), "log_prob": loop["log_prob"]}
         node |= {"history": history} | edges
         node["history"]["finish"] = tf.where(history["finish"] == 0, node.pop("finish"), history["finish"])
-        if _is_small(loop["state"]):
-            node["state"] = loop["state"]
+        work = {}
+        if axes is not None:
+            leaves = tf.nest.flatten(loop["state"])
+            node["state"] = [_slot(x, zeros, axis) for x, axis in zip(leaves, axes, strict=True)]
+            work = {"work": [x for x, axis in zip(leaves, axes, strict=True) if axis is not None]}
         nodes = self.num_simulations + 1
 
         def first(values):
             return tf.pad(values[:, None], [[0, 0], [0, nodes - 1]] + [[0, 0]] * (values.shape.rank - 1))
 
         tree = tf.nest.map_structure(first, node)
-        return tree | {
-            "parent": tf.fill([batch, nodes], -1),
-            "children": tf.fill([batch, nodes, edges["tokens"].shape[1]], -1),
-            "visits": tf.zeros([batch, nodes], tf.int32),
-            "value_sum": tf.zeros([batch, nodes]),
-            "low": tf.fill([batch], math.inf),
-            "high": tf.fill([batch], -math.inf),
-            "wrong": tf.zeros([batch], tf.bool),
-        }
+        return (
+            tree
+            | work
+            | {
+                "parent": tf.fill([batch, nodes], -1),
+                "children": tf.fill([batch, nodes, edges["tokens"].shape[1]], -1),
+                "visits": tf.zeros([batch, nodes], tf.int32),
+                "value_sum": tf.zeros([batch, nodes]),
+                "low": tf.fill([batch], math.inf),
+                "high": tf.fill([batch], -math.inf),
+                "wrong": tf.zeros([batch], tf.bool),
+            }
+        )
 
     def _edges(self, logits, history, settings, vocabulary):
         """Returns dict of what may follow texts: `"tokens"`, `"priors"`, `"log_probs"` [B, K], `"finish"` [B] if nothing may."""
@@ -191,7 +200,7 @@ class MonteCarloTreeSearch(Strategy):
             "finish": tf.where(wrong, NAN, tf.where(stuck, NO_TOKEN, 0)),
         }
 
-    def _simulate(self, model, loop, tree, simulation, noise, settings, vocabulary, fixed):
+    def _simulate(self, model, loop, tree, simulation, noise, axes, settings, vocabulary, fixed):
         """Adds a leaf to each row's tree and its value to all nodes above it.
 
         The tree is a dict, B rows of N nodes with K slots. A node has `"parent"`, `"slot"`, `"depth"` and `"value"` [B, N],
@@ -212,19 +221,23 @@ class MonteCarloTreeSearch(Strategy):
         log_prob += parent["log_prob"]
 
         reads = new & (history["finish"] == 0)
-        if "state" in tree:
-            state = tf.nest.map_structure(lambda x: _at(x, node), tree["state"])
-            logits, state = model.step(token[:, None], state, tf.cast(reads, tf.int32))
+        longest = way["path"].shape[1] if fixed else tf.reduce_max(depth)
+        if axes is None:
+            reads_all = tf.where(reads, depth, 0)
+            logits, state = model.step(way["path"][:, :longest], loop["state"], reads_all, last=True)
         else:
-            path = way["path"] if fixed else way["path"][:, : tf.reduce_max(depth)]
-            logits, state = model.step(path, loop["state"], tf.where(reads, depth, 0), last=True)
+            state = _state_at(tree, way, loop["state"], longest - 1, axes)
+            logits, state = model.step(token[:, None], state, tf.cast(reads, tf.int32))
         logits = tf.where(reads[:, None], logits[:, 0], 0.0)
         edges = self._edges(logits, history, settings, vocabulary)
         finish = tf.where(history["finish"] == 0, edges.pop("finish"), history["finish"])
         leaf = {"parent": node, "slot": slot, "depth": depth, "log_prob": log_prob} | edges
         leaf["history"] = {name: x for name, x in history.items() if name != "tokens"} | {"finish": finish}
-        if "state" in tree:
-            leaf["state"] = state
+        work = {}
+        if axes is not None:
+            leaves, here = tf.nest.flatten(state), loop["state"]["position"] + depth - 1
+            leaf["state"] = [_slot(x, here, axis) for x, axis in zip(leaves, axes, strict=True)]
+            work = {"work": [x for x, axis in zip(leaves, axes, strict=True) if axis is not None]}
         text = {"history": history | {"finish": finish}, "log_prob": log_prob, "chosen": loop["chosen"] + depth}
         if self.rollout_tokens:
             draw = _ROLLOUT + loop["chosen"] * self.num_simulations + simulation
@@ -237,18 +250,15 @@ class MonteCarloTreeSearch(Strategy):
         value = tf.where(new, value, _at(tree["value"], node))
         wrong = (finish == NAN) | (tf.math.is_nan(value) & goes)
         passed = way["passed"] | ((tf.range(self.num_simulations + 1) == simulation + 1) & new[:, None])
-        return (
-            tree
-            | made
-            | {
-                "children": _link(tree["children"], node, slot, simulation + 1, new),
-                "visits": tree["visits"] + tf.cast(passed, tf.int32),
-                "value_sum": tree["value_sum"] + tf.where(passed, value[:, None], 0.0),
-                "low": tf.where(goes, tf.minimum(tree["low"], value), tree["low"]),
-                "high": tf.where(goes, tf.maximum(tree["high"], value), tree["high"]),
-                "wrong": tree["wrong"] | wrong,
-            }
-        )
+        made |= {
+            "children": _link(tree["children"], node, slot, simulation + 1, new),
+            "visits": tree["visits"] + tf.cast(passed, tf.int32),
+            "value_sum": tree["value_sum"] + tf.where(passed, value[:, None], 0.0),
+            "low": tf.where(goes, tf.minimum(tree["low"], value), tree["low"]),
+            "high": tf.where(goes, tf.maximum(tree["high"], value), tree["high"]),
+            "wrong": tree["wrong"] | wrong,
+        }
+        return tree | work | made
 
     def _descend(self, tree, goes, root_scores):
         """Walks down from the roots of rows that go on.
@@ -256,7 +266,8 @@ class MonteCarloTreeSearch(Strategy):
         Returns:
             dict of `"node"` int32 [B], the parent of the leaf to make, or the node of an ended text; `"slot"` int32 [B];
             `"depth"` int32 [B] of the leaf; `"new"` bool [B], whether it is to be made; `"path"` int32 [B, D], the tokens from
-            the root to it; `"passed"` bool [B, N], the nodes on the way.
+            the root to it; `"nodes"` int32 [B, D], the nodes above it;
+            `"passed"` bool [B, N], all nodes on the way.
         """
         longest = min(self.max_depth, self.num_simulations)
         nodes, zeros = self.num_simulations + 1, tf.zeros_like(tree["visits"][:, 0])
@@ -266,6 +277,7 @@ class MonteCarloTreeSearch(Strategy):
             "depth": zeros,
             "new": tf.zeros_like(goes),
             "path": tf.zeros([tf.shape(zeros)[0], longest], tf.int32),
+            "nodes": tf.zeros([tf.shape(zeros)[0], longest], tf.int32),
             "passed": (tf.range(nodes) == 0) & goes[:, None],
         }
 
@@ -285,6 +297,7 @@ class MonteCarloTreeSearch(Strategy):
                 "depth": tf.where(going, depth + 1, way["depth"]),
                 "new": way["new"] | (going & (child < 0)),
                 "path": tf.where(here & going[:, None], token[:, None], way["path"]),
+                "nodes": tf.where(here & moves[:, None], node[:, None], way["nodes"]),
                 "passed": way["passed"] | ((tf.range(nodes) == node[:, None]) & moves[:, None]),
             }
             return depth + 1, moves & (_at(tree["history"]["finish"], node) == 0) & (depth + 1 < longest), way
@@ -402,9 +415,62 @@ def _public(tree, choice):
     return {name: tree[name] for name in names} | {"finish": tree["history"]["finish"], "choice": choice}
 
 
-def _is_small(state):
-    """Returns whether a state is a few vectors a row, so that every node can keep one."""
-    return all(leaf.shape.rank <= 2 for leaf in tf.nest.flatten(state))
+def slot_axes(model, state):
+    """Finds where the leaves of a state hold one slot a token, so that a token's part of it can be kept by itself.
+
+    Slots are what there are more of when `initial_state` is asked for more. That slot p of a model that is `rewindable` holds
+    the token at position p, and that a step writes no other, is what `rewindable` rests on.
+
+    Returns:
+        list of int or None, of each leaf the axis of its slots; or None for a state of another kind: one with slots in a model
+        that is not rewindable, or with larger leaves without slots, such as an encoder's memory.
+    """
+    fewer, more = (tf.nest.flatten(model.initial_state(1, slots)) for slots in (1, 2))
+    axes = []
+    for leaf, one, two in zip(tf.nest.flatten(state), fewer, more, strict=True):
+        differ = [axis for axis in range(one.shape.rank) if one.shape[axis] != two.shape[axis]]
+        if not model.rewindable if differ else leaf.shape.rank > 2:
+            return None
+        axes.append(differ[0] if differ else None)
+    return axes
+
+
+def _state_at(tree, way, root_state, longest, axes):
+    """Returns the state after the last node on each row's way, of at most `longest` nodes: what they keep, put together."""
+    work, leaves, places = iter(tree["work"]), [], {}
+    nodes, above = way["nodes"][:, :longest], tf.where(way["new"], way["depth"] - 1, 0)
+    at = tf.range(tf.shape(nodes)[1])
+    # Behind the last node nothing is written.
+    at = tf.where(at < above[:, None], root_state["position"][:, None] + at, tf.int32.max)
+    for kept, axis in zip(tree["state"], axes, strict=True):
+        if axis is None:
+            leaves.append(_at(kept, way["node"]))
+            continue
+        slots = tf.gather(kept, nodes, batch_dims=1)  # [B, D, ...]
+        slots = tf.transpose(slots, [0, *range(2, axis + 1), 1, *range(axis + 1, slots.shape.rank)])  # [B, ..., D, ...]
+        between = tuple(slots.shape[1:axis])
+        if between not in places or None in between:  # those of all layers are alike
+            places[between] = _places(at, tf.shape(slots)[: axis + 1], axis)
+        leaves.append(
+            tf.raw_ops.TensorScatterUpdate(
+                tensor=next(work), indices=places[between], updates=slots, bad_indices_policy="IGNORE"
+            )
+        )
+    return tf.nest.pack_sequence_as(root_state, leaves)
+
+
+def _places(at, shape, axis):
+    """Returns int32 [B, ..., D, axis + 1], the indices of the slots `at` int32 [B, D] in a leaf [B, ..., S, ...]."""
+    grid = [tf.reshape(tf.range(shape[i]), [-1] + [1] * (axis - i)) for i in range(axis)]
+    grid.append(tf.reshape(at, [-1] + [1] * (axis - 1) + [tf.shape(at)[1]]))
+    return tf.stack([tf.broadcast_to(x, shape) for x in grid], -1)
+
+
+def _slot(leaf, position, axis):
+    """Returns of a state's leaf [B, ..., S, ...] each row's slot int32 [B] alone; without slots, all of it."""
+    if axis is None:
+        return leaf
+    return tf.squeeze(tf.gather(leaf, position[:, None], axis=axis, batch_dims=1), axis)
 
 
 def _children(tree, node):

@@ -119,13 +119,14 @@ def draw_tree(tree, tokenizer, *, max_nodes=40):
     labels = {node: _label(tree, node, tokenizer) for node in drawn}
     widths = [max(len(labels[n]) for n in drawn if tree.depth[n] == d) * 0.075 + 0.55 for d in range(depth + 1)]
     left = np.concatenate([[0], np.cumsum(widths)])  # inches
-    figure = Picture(figsize=(left[-1] + 0.3, num_rows * 0.3 + 0.75))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.15, left[-1] + 0.15), ylim=(num_rows * 0.3 + 0.05, -0.7))
-    axes.axis("off")
     title = (
         f"{_readable(tree.prompt[-60:])}   n visits, v mean value, p prior; {len(drawn)} of {len(tree.visits)} nodes"
     )
+    width, height = max(left[-1], len(title) * 0.075) + 0.3, num_rows * 0.3 + 0.75
+    figure = Picture(figsize=(width, height))  # one unit is one inch
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-0.15, width - 0.15), ylim=(height - 0.7, -0.7))
+    axes.axis("off")
     axes.text(0, -0.45, title, fontsize=9, va="center", parse_math=False)
     low, high = tree.mean[drawn].min(), tree.mean[drawn].max()
     colours = matplotlib.colormaps["YlGn"]
@@ -167,7 +168,7 @@ def _rows(tree, drawn):
 
 def _edge(axes, tree, node, turn, parent_y, x, y, label, left):
     """Draws a line from the end of the parent's box, level at first and last."""
-    begin = left[tree.depth[node] - 1] + len(label) * 0.0671
+    begin = left[tree.depth[node] - 1] + len(label) * 0.0655
     width = 0.4 + 5.0 * tree.visits[node] / max(tree.visits[0], 1)
     path = matplotlib.path.Path(
         [(begin, parent_y), (turn + 0.25, parent_y), (turn + 0.25, y), (x, y)],

@@ -144,6 +144,6 @@ def value_of(value, history, log_prob, chosen):
     if value == VALUE:
         return mean
     found = tf.convert_to_tensor(value(history["tokens"], history["count"], mean))
-    if found.shape.rank != 1 or not found.dtype.is_floating:
+    if found.shape.rank not in (None, 1) or not found.dtype.is_floating:
         raise ValueError(f"value must return float [R], one a text; got {found.dtype.name} {found.shape}")
-    return tf.cast(found, tf.float32)
+    return tf.ensure_shape(tf.cast(found, tf.float32), mean.shape)
