@@ -167,7 +167,7 @@ def main():
             counted = {}
             for way in ways:
                 lines = subprocess.run(
-                    command("count", way), check=True, capture_output=True, text=True
+                    command("count", way), check=True, stdout=subprocess.PIPE, text=True
                 ).stdout.splitlines()
                 counted[way] = json.loads(lines[-1])
             speeds = race({way: command("work", way) for way in ways}, rounds=arguments.rounds)
