@@ -103,6 +103,12 @@ class CausalSelfAttention(keras.layers.Layer):
             self.key_norm = keras.layers.RMSNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
 
+    def build(self, input_shape):
+        self.query_key_value.build(input_shape)
+        self.output_projection.build((*input_shape[:-1], self.num_heads * self._head_dim))
+        for norm in (self.query_norm, self.key_norm) if self.qk_norm else ():
+            norm.build((*input_shape[:-1], self._head_dim))
+
     def initial_cache(self, batch_size, slots):
         """Returns an empty cache of `slots` tokens for each of `batch_size` rows; ints or int32 scalars."""
         shape = [batch_size, self._kv_heads, slots, self._head_dim]

@@ -45,6 +45,10 @@ class FeedForward(keras.layers.Layer):
         self.up = dense(width, initializer_range, "up")
         self.down = dense(dim, output_range or initializer_range, "down")
 
+    def build(self, input_shape):
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], self.hidden_dim))
+
     def call(self, x):
         x = self.up(x)
         if self.activation == "swiglu":
@@ -122,6 +126,11 @@ class TransformerBlock(keras.layers.Layer):
         self.attention_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.feed_forward_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        # Without it, Keras would trace the whole block to find the shapes: most of the time that making a model takes.
+        for part in (self.attention, self.feed_forward, self.attention_norm, self.feed_forward_norm):
+            part.build(input_shape)
 
     def call(self, x, cache=None, position=None, positions=None, training=False):
         y = self.attention_norm(x) if self.pre_norm else x

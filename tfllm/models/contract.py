@@ -137,6 +137,9 @@ class LanguageModel(keras.Model):
         """Makes every weight; a constructor ends with it, because a model saved before its first call loses its weights."""
         self(tf.zeros([1, 1], tf.int32))
 
+    def build(self, input_shape=None):
+        self.built = True  # the constructor makes the weights; Keras would trace the whole model
+
     def get_config(self):
         parameters = inspect.signature(type(self).__init__).parameters.values()
         names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
