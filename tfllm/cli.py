@@ -22,7 +22,7 @@ from tfllm.embeddings.vocabulary import check_word, read_corpus
 from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
-from tfllm.generation import TextGenerator
+from tfllm.generation import STRATEGIES, TextGenerator, TokenAutomaton
 from tfllm.interop import is_checkpoint, load_checkpoint
 from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
 from tfllm.startup import quiet_start
@@ -140,12 +140,24 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that sum to this.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Leave out tokens below this share of the likeliest one.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: less of what was there.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
+    regex: Annotated[str, typer.Option(help="A regular expression that the answer must match.")] = "",
+    strategy: Annotated[str, typer.Option(help=f"One of {', '.join(STRATEGIES)}.")] = "sample",
     seed: Annotated[int, typer.Option(help="Decides the draws.")] = 0,
 ):
-    """Continue a text, shown as it is decoded."""
-    pieces = TextGenerator(*_load(run)).stream(
-        prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    )
+    """Continue a text, shown as it is decoded where the strategy decides token by token."""
+    generator = TextGenerator(*_load(run))
+    settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    settings |= {"min_p": min_p, "repetition_penalty": repetition_penalty, "stop": stop or None, "seed": seed}
+    if regex:
+        settings["automaton"] = TokenAutomaton.from_regex(regex, generator.tokenizer)
+    if strategy == "sample":
+        pieces = generator.stream(prompt, **settings)
+    else:
+        settings |= {"temperature": 0.0} if strategy == "greedy" else {}
+        pieces = [generator.generate(prompt, strategy=strategy, **settings)]
     print(prompt, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
