@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 
-from tfllm.generation.tree import _token
+from tfllm.generation.tree import token_label
 from tfllm.picture import Picture
 
 
@@ -33,8 +33,8 @@ def draw_probabilities(completion, tokenizer, *, max_tokens=96, columns=16):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
     count, ranks = min(len(completion.ids), max_tokens), completion.top_ids.shape[1]
-    labels = [_token(tokenizer, int(index)) for index in completion.ids[:count]]
-    others = [[_token(tokenizer, int(index)) for index in row] for row in completion.top_ids[:count]]
+    labels = [token_label(tokenizer, int(index)) for index in completion.ids[:count]]
+    others = [[token_label(tokenizer, int(index)) for index in row] for row in completion.top_ids[:count]]
     columns = min(columns, count)
     wide = max(len(label) for row in [labels, *others] for label in row)
     width, height, lines = 0.075 * wide + 0.4, 0.24, -(-count // columns)

@@ -36,6 +36,7 @@ _LISTS = {  # name: (dtype, axes beside the batch)
     "stop": (np.int32, 2),
     "start": (np.int32, 0),
 }
+_MOST_GRAPHS = 256
 REQUESTS = (
     "logit_bias",
     "banned_ids",
@@ -198,6 +199,8 @@ class Vocabulary:
         plain = getattr(function, "func", function)
         key = (plain.__module__, plain.__qualname__, repr(shapes))
         if key not in self._graphs:
+            if len(self._graphs) >= _MOST_GRAPHS:  # XLA has a graph for every shape; programs keep those they use
+                self._graphs.clear()
             with tf.init_scope():
                 # A partial, because TensorFlow takes functions of one name for one that retraces, and warns; not inlined,
                 # because its copies would all be optimised.

@@ -182,10 +182,11 @@ def _label(tree, node, tokenizer):
     numbers = f"n {tree.visits[node]}  v {tree.mean[node]:.2f}"
     if tree.parent[node] < 0:
         return f"root  {numbers}"
-    return f"{_token(tokenizer, int(tree.token[node]))}  {numbers}  p {tree.prior[node]:.2f}"
+    return f"{token_label(tokenizer, int(tree.token[node]))}  {numbers}  p {tree.prior[node]:.2f}"
 
 
-def _token(tokenizer, index):
+def token_label(tokenizer, index):
+    """Returns str, a token as pictures show it: in quotes, or as it is called where it has no text."""
     piece = tokenizer.token_bytes()[index]
     if not piece:  # an end token and its kin have no text
         return _readable(tokenizer.tokens[index], "")
