@@ -167,7 +167,7 @@ def test_phrases_without_room_leave_the_text_empty():
     assert found["finish"].numpy().tolist()[:2] == [beam.NO_TOKEN] * 2
 
 
-def test_words_are_required_in_every_way_they_are_written():
+def test_words_are_required_in_every_way_they_are_written(eagerly):
     tokenizer = tfllm.BPETokenizer.train("the cat and the dog and the cat", vocab_size=270)
     strategy = BeamSearch.requiring(tokenizer, ["cat", "dog"], num_beams=3)
     ways = tokenizer.encode(["cat", " cat", "dog", " dog"]).to_list()
@@ -332,7 +332,7 @@ def told(completions):
     return [(x.text, x.ids.tolist(), x.finish_reason) for x in completions]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["plain", pytest.param("groups", marks=pytest.mark.slow)])
 def test_a_batch_equals_its_rows_alone_in_a_graph_under_xla_and_eagerly(generator, tokenizer, kind):
     prompts = ["abc", "h", "kl mn"]
     request = KINDS[kind] | REQUEST

@@ -181,7 +181,8 @@ class _Group:
         special = 0 if self.table is None else len(self.table.tokens)
         if special and vocabulary.end_id in self.table.tokens:
             raise ValueError(f"required must not have the end token; got id {vocabulary.end_id}")
-        # A beam has at most so many continuations that end at once; beside them there must be S that do not.
+        # So many tokens end a text at once; beside them there must be S that do not. Where stop strings end more, fewer beams
+        # go on and have offspring enough to be S again.
         stops = settings["stop_ids"]
         ends = 1 + (tf.shape(stops)[1] if stops.shape[1] is None else stops.shape[1])
         self.width = _minimum(size + ends, vocab_size)  # likeliest tokens that are looked at for each beam
@@ -266,7 +267,8 @@ class _Group:
         new = {"rows": chosen, "total": tf.ensure_shape(total, [None, size]), "pool": pool, "best": best}
         if self.strategy.num_groups > 1:
             marks = tf.one_hot(token[:, :size], logits.shape[1])
-            marks = tf.reduce_sum(tf.where(alive[:, :size, None], marks, 0.0), 1)
+            chose = (alive & self._by_prompt(grows, self.num_candidates))[:, :size]
+            marks = tf.reduce_sum(tf.where(chose[..., None], marks, 0.0), 1)
             used = marks if used is None else used + marks
         return new, tf.gather(parents, rows), used
 
@@ -387,7 +389,7 @@ class _Group:
         return full & (tf.reduce_max(total, -1) / length**penalty <= tf.reduce_min(best, -1))
 
     def _by_prompt(self, x, columns=None):
-        """Reshapes [B * S, width] to [B, S * width]."""
+        """Reshapes [B * S, width] to [B, S * width]; or anything to [B, columns]."""
         return tf.reshape(x, [-1, self.size * tf.shape(x)[1] if columns is None else columns])
 
     def _rows(self, index, num):
