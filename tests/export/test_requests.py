@@ -57,6 +57,6 @@ def test_an_automaton_is_a_table():
 def test_logits_that_are_not_numbers_are_an_error():
     model = make_model("gru")
     model.trainable_weights[0].assign(np.full(model.trainable_weights[0].shape, np.nan))
-    generate = make_endpoints(tfllm.TextGenerator(model, CHARACTERS), ["generate"], 0, {})["generate"]
+    generate = make_endpoints(tfllm.TextGenerator(model, CHARACTERS), ["generate"], 0, False, {})["generate"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="model must give logits that are numbers; got NaN"):
         generate.function(["a"])

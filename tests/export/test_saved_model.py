@@ -266,7 +266,9 @@ def test_signatures_take_settings_by_name(loaded, generator):
 
 
 def test_no_prompts_give_no_texts(loaded):
-    lstm = make_endpoints(tfllm.TextGenerator(make_model("lstm"), TOKENIZER), ["generate"], 0, {})["generate"].function
+    lstm = make_endpoints(tfllm.TextGenerator(make_model("lstm"), TOKENIZER), ["generate"], 0, False, {})[
+        "generate"
+    ].function
     for function in (lstm, loaded.generate, loaded.score, loaded.embed, loaded.next_token, loaded.encode):
         found = function(tf.zeros([0], tf.string))
         assert all(value.shape[0] == 0 for value in found.values())
@@ -288,6 +290,31 @@ def test_bad_exports_are_refused(tmp_path, generator, options, message):
     with pytest.raises(ValueError, match=message):
         tfllm.export.save(generator, tmp_path / "saved", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def check_xla(kind, names, place):
+    generator = tfllm.TextGenerator(make_model(kind), TOKENIZER)
+    tfllm.export.save(generator, place / "saved", signatures=names, jit_compile=True, **STRATEGIES)
+    loaded = tf.saved_model.load(str(place / "saved"))
+    for name in names:
+        for prompts, settings in (
+            (["abc", "d", "e f"], {"max_new_tokens": 9, "seed": 3, "stop": ["m"]}),
+            (["no"], {"max_new_tokens": 2, "max_time": 100.0}),
+        ):
+            texts = getattr(loaded, name)(prompts, **settings)["text"].numpy()
+            expected = generator.generate(prompts, strategy=STRATEGIES.get(name, "sample"), **settings)
+            assert [text.decode() for text in texts] == expected
+        assert getattr(loaded, name)(tf.zeros([0], tf.string))["text"].shape == (0,)
+
+
+def test_xla_decodes_the_same_texts(tmp_path):
+    check_xla("rnn", ["generate"], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["complete", "beam_search", "mcts", "speculative"])
+def test_xla_decodes_the_same_texts_in_every_way(tmp_path, name):
+    check_xla("gpt2", [name], tmp_path)
 
 
 def test_a_strategy_of_one_s_own_is_a_signature(tmp_path, generator):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def model_card(generator, endpoints):
+def model_card(generator, endpoints, jit_compile):
     """Returns str, Markdown: the model, its tokenizer, every signature with its inputs, defaults and outputs.
 
     It has no date and no path, so that equal exports have equal cards.
@@ -16,6 +16,7 @@ def model_card(generator, endpoints):
     Args:
         generator: a `TextGenerator`.
         endpoints: dict of name to `Endpoint`.
+        jit_compile: bool, whether XLA compiles the decoding.
     """
     model, tokenizer = generator.model, generator.tokenizer
     numbers = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
@@ -30,6 +31,7 @@ def model_card(generator, endpoints):
         "longest text": "no limit" if model.max_length is None else f"{model.max_length:,} tokens",
         "tokenizer": f"`{type(tokenizer).__name__}`, {tokenizer.vocab_size:,} tokens; special: {special}",
         "weights": f"SHA-256 `{fingerprint(model)}`",
+        "decoding": "compiled by XLA for each power of two of sizes" if jit_compile else "in the graph",
         "made with": f"tfllm {_version('tfllm')}, TensorFlow {tf.__version__}, Keras {_version('keras')}",
     }
     lines = ["# Language model", "", "| | |", "|---|---|"]

@@ -102,6 +102,7 @@ class Reader:
 
     Args:
         generator: a `TextGenerator`.
+        jit_compile: bool, whether XLA compiles the searches.
 
     Attributes:
         encode: function of string [N] to a ragged int32 [N, (T)].
@@ -113,9 +114,9 @@ class Reader:
         vocabulary: `Vocabulary`.
     """
 
-    def __init__(self, generator):
+    def __init__(self, generator, jit_compile=False):
         self.model, self.tokenizer = SharedModel(generator.model), generator.tokenizer
-        self.vocabulary = Vocabulary.of(generator.tokenizer)
+        self.vocabulary, self.jit_compile = Vocabulary.of(generator.tokenizer), jit_compile
         rows, whole, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
         texts = tf.TensorSpec([None], tf.string)
 

@@ -33,7 +33,7 @@ _SUMMARIES = {
 SIGNATURES = ("generate", "complete", "guided", "beam_search", "mcts", "speculative", *_TEXTS)
 
 
-def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **strategies):
+def save(generator, path, *, signatures=None, top_log_probs=5, jit_compile=False, force=False, **strategies):
     """Writes a SavedModel from strings to strings, with tokenizer, weights and decoders, that needs TensorFlow alone.
 
     Every signature is also a function of what `tf.saved_model.load` returns: `loaded.generate(["To be"], temperature=0.5)`.
@@ -42,8 +42,8 @@ def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **st
     one a prompt. `assets/` holds `tokenizer.json` and `model_card.md`, which lists inputs, defaults and outputs. Weights are
     stored once, and so is what signatures have in common. The folder appears whole or not at all.
 
-    What `generate` returns is what `TextGenerator` returns for the same settings. A broken rule raises
-    `tf.errors.InvalidArgumentError` with the same sentence. One prompt gets at most a million new tokens in all.
+    What a signature returns is what `TextGenerator` returns for the same settings. A broken rule raises
+    `tf.errors.InvalidArgumentError` with the sentence of Python. One prompt gets at most a million new tokens in all.
 
     Args:
         generator: a `TextGenerator`.
@@ -51,6 +51,9 @@ def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **st
         signatures: list of str, those to write, `"serving_default"` being the first of them that continues texts, else the
             first; of `SIGNATURES`, the strategies by name, and `strategies`. None writes all of `SIGNATURES`.
         top_log_probs: int >= 0, how many likeliest tokens `complete` returns beside each chosen one.
+        jit_compile: bool, whether XLA compiles the decoding: faster on CPUs, after seconds for each new power of two of rows,
+            prompt and new tokens; for `tf.saved_model.load`, because sessions, such as those of `saved_model_cli`, take apart the
+            loops that XLA wants whole.
         force: bool, whether a SavedModel that stands there may be replaced.
         **strategies: `Strategy` by the name of its signature, where another than the default one is wanted, such as
             `beam_search=BeamSearch(num_beams=8, num_sequences=8)`: sizes shape the graph, so they are chosen here.
@@ -61,7 +64,7 @@ def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **st
     """
     path = pathlib.Path(path)
     check_free(path, force)
-    endpoints = make_endpoints(generator, signatures, top_log_probs, strategies)
+    endpoints = make_endpoints(generator, signatures, top_log_probs, jit_compile, strategies)
 
     module = tf.Module()
     # The variables themselves: a Keras model in here would store every weight twice and break `saved_model_cli`.
@@ -79,7 +82,7 @@ def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **st
     with tempfile.TemporaryDirectory() as place, files.whole_folder(path) as partial:
         for name, content in (
             ("tokenizer.json", generator.tokenizer.to_json()),
-            ("model_card.md", model_card(generator, endpoints)),
+            ("model_card.md", model_card(generator, endpoints, jit_compile)),
         ):
             (pathlib.Path(place) / name).write_text(content, encoding="utf-8")
             setattr(module, name.replace(".", "_"), tf.saved_model.Asset(f"{place}/{name}"))
@@ -90,7 +93,7 @@ def save(generator, path, *, signatures=None, top_log_probs=5, force=False, **st
             logger.setLevel(level)
 
 
-def make_endpoints(generator, signatures, top_log_probs, strategies):
+def make_endpoints(generator, signatures, top_log_probs, jit_compile, strategies):
     """Makes the `Endpoint`s of an export by name; arguments as for `save`."""
     known = dict.fromkeys((*SIGNATURES, *STRATEGIES, *strategies))
     names = (*SIGNATURES, *strategies) if signatures is None else signatures
@@ -105,7 +108,7 @@ def make_endpoints(generator, signatures, top_log_probs, strategies):
     top = top_log_probs
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= generator.model.vocab_size:
         raise ValueError(f"top_log_probs must be an int in [0, {generator.model.vocab_size}]; got {top!r}")
-    reader, endpoints = Reader(generator), {}
+    reader, endpoints = Reader(generator, jit_compile), {}
     for name in dict.fromkeys(names):
         if name in _TEXTS:
             endpoints[name] = _TEXTS[name](reader)

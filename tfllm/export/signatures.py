@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import tensorflow as tf
 
+from tfllm.export.buckets import search_in_buckets
 from tfllm.export.requests import (
     Input,
     not_empty,
@@ -84,6 +85,11 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
         words, _ = _rule_of(strategy, name)
         inputs[name] = optional(name, tf.as_dtype(dtype), [], getattr(strategy, name), words)
 
+    def search(request, options, deadline):
+        prompts, settings, capacity = request["prompts"], request["settings"], request["capacity"]
+        chosen = dataclasses.replace(strategy, **options)
+        return chosen.search(reader.model, prompts, settings, reader.vocabulary, capacity, top=top, deadline=deadline)
+
     def call(inputs):
         own = {name: inputs.pop(name) for name in strategy.tensors}
         negative, scale = inputs.pop("negative_prompts", None), inputs.pop("guidance_scale", None)
@@ -94,16 +100,11 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
             request = reader.read(inputs, num, room)
         if guided:
             request = reader.guided(request, negative, scale)
-        chosen = dataclasses.replace(strategy, **own, **({"num_sequences": num} if samples else {}))
-        found = chosen.search(
-            reader.model,
-            request["prompts"],
-            request["settings"],
-            reader.vocabulary,
-            request["capacity"],
-            top=top,
-            deadline=request["deadline"],
-        )
+        options = own | ({"num_sequences": num} if samples else {})
+        if reader.jit_compile:
+            found = search_in_buckets(search, request, options)
+        else:
+            found = search(request, options, request["deadline"])
         wrong = refusal("model", found["finish"], "give logits that are numbers", lambda finish: finish != NAN, "NaN")
         with tf.control_dependencies([refuse([wrong])]):
             ids, lengths = tf.identity(found["ids"]), tf.identity(found["count"])
