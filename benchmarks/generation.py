@@ -39,8 +39,10 @@ SIZES = {
 OURS = {
     "tfllm, bare loop, XLA": ("bare", True),
     "tfllm, TextGenerator, XLA": ("generator", True),
-    "tfllm, SavedModel": ("saved", False),
+    "tfllm, SavedModel, XLA": ("saved", True),
     "tfllm, bare loop, graph": ("bare", False),
+    "tfllm, TextGenerator, graph": ("generator", False),
+    "tfllm, SavedModel, graph": ("saved", False),
     "tfllm, bfloat16 weights, XLA": ("bfloat16", True),
     "tfllm, LSTM of as many weights, XLA": ("lstm", True),
 }
@@ -179,7 +181,7 @@ def work(folder, form, batch, found):
                 last[0] = generator.generate(texts, max_new_tokens=NEW, temperature=0.0)
         else:
             with tempfile.TemporaryDirectory() as place:
-                tfllm.export.save(generator, f"{place}/saved", signatures=["generate"])
+                tfllm.export.save(generator, f"{place}/saved", signatures=["generate"], jit_compile=jit)
                 saved = tf.saved_model.load(f"{place}/saved")
 
             def unit():
