@@ -195,7 +195,8 @@ def test_a_state_that_nodes_cannot_keep_is_read_again_from_the_root():
     assert slot_axes(model, model.initial_state(1, 4))[:2] == [2, 2]
     assert slot_axes(Kept(), Kept().initial_state(1, 4)) is None
     strategy = MonteCarloTreeSearch(num_simulations=5, rollout_tokens=1)
-    first, second = (search(one, PROMPTS, strategy, how="eager", new=2) for one in (model, Kept()))
+    first, second = (search(one, [*PROMPTS, []], strategy, how="eager", new=2) for one in (model, Kept()))
+    assert first["count"].tolist() == [2, 2, 2, 0]
     np.testing.assert_array_equal(first["ids"], second["ids"])
     np.testing.assert_allclose(first["score"], second["score"], rtol=1e-5)
 

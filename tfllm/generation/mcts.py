@@ -1,4 +1,4 @@
-"""Monte Carlo tree search over tokens, and a beam guided by the same values, to compare at equal forward passes.
+"""Monte Carlo tree search over tokens; `value.py` has the beam that is guided by the same values.
 
 Before every token a tree is grown from the text so far. A simulation goes down from its root by PUCT, adds the text that it
 ends at as a leaf, asks for its value, and adds that value to every node it came through. The trees of a batch grow side by
@@ -124,7 +124,7 @@ class MonteCarloTreeSearch(Strategy):
         noise = self.gumbel_scale * gumbel(settings["seed"], history["new"], tree["priors"].shape[2], _ROOT)
 
         def simulate(simulation, tree):
-            fixed = isinstance(capacity, int)
+            fixed = isinstance(capacity, int)  # as under XLA, which takes no size that depends on values
             rest = (noise, axes, settings, vocabulary, fixed)
             return simulation + 1, self._simulate(model, loop, tree, simulation, *rest)
 
@@ -173,19 +173,16 @@ class MonteCarloTreeSearch(Strategy):
             return tf.pad(values[:, None], [[0, 0], [0, nodes - 1]] + [[0, 0]] * (values.shape.rank - 1))
 
         tree = tf.nest.map_structure(first, node)
-        return (
-            tree
-            | work
-            | {
-                "parent": tf.fill([batch, nodes], -1),
-                "children": tf.fill([batch, nodes, edges["tokens"].shape[1]], -1),
-                "visits": tf.zeros([batch, nodes], tf.int32),
-                "value_sum": tf.zeros([batch, nodes]),
-                "low": tf.fill([batch], math.inf),
-                "high": tf.fill([batch], -math.inf),
-                "wrong": tf.zeros([batch], tf.bool),
-            }
-        )
+        tree |= {
+            "parent": tf.fill([batch, nodes], -1),
+            "children": tf.fill([batch, nodes, edges["tokens"].shape[1]], -1),
+            "visits": tf.zeros([batch, nodes], tf.int32),
+            "value_sum": tf.zeros([batch, nodes]),
+            "low": tf.fill([batch], math.inf),
+            "high": tf.fill([batch], -math.inf),
+            "wrong": tf.zeros([batch], tf.bool),
+        }
+        return tree | work
 
     def _edges(self, logits, history, settings, vocabulary):
         """Returns dict of what may follow texts: `"tokens"`, `"priors"`, `"log_probs"` [B, K], `"finish"` [B] if nothing may."""
@@ -223,8 +220,8 @@ class MonteCarloTreeSearch(Strategy):
         reads = new & (history["finish"] == 0)
         longest = way["path"].shape[1] if fixed else tf.reduce_max(depth)
         if axes is None:
-            reads_all = tf.where(reads, depth, 0)
-            logits, state = model.step(way["path"][:, :longest], loop["state"], reads_all, last=True)
+            path = way["path"][:, :longest]
+            logits, state = model.step(path, loop["state"], tf.where(reads, depth, 0), last=True)
         else:
             state = _state_at(tree, way, loop["state"], longest - 1, axes)
             logits, state = model.step(token[:, None], state, tf.cast(reads, tf.int32))
@@ -429,7 +426,7 @@ def slot_axes(model, state):
     axes = []
     for leaf, one, two in zip(tf.nest.flatten(state), fewer, more, strict=True):
         differ = [axis for axis in range(one.shape.rank) if one.shape[axis] != two.shape[axis]]
-        if not model.rewindable if differ else leaf.shape.rank > 2:
+        if not getattr(model, "rewindable", False) if differ else leaf.shape.rank > 2:
             return None
         axes.append(differ[0] if differ else None)
     return axes
@@ -470,6 +467,7 @@ def _slot(leaf, position, axis):
     """Returns of a state's leaf [B, ..., S, ...] each row's slot int32 [B] alone; without slots, all of it."""
     if axis is None:
         return leaf
+    position = tf.clip_by_value(position, 0, tf.shape(leaf)[axis] - 1)  # rows that stand still may point anywhere
     return tf.squeeze(tf.gather(leaf, position[:, None], axis=axis, batch_dims=1), axis)
 
 
