@@ -260,6 +260,8 @@ class TextGenerator:
         log_probs = program(ids, lengths).numpy()
         scores = []
         for row, terms, first, end in zip(ids, log_probs, before, lengths, strict=True):
+            first = max(first, 1)  # a context of blanks may have no token, and so may a text
+            end = max(first, end)
             terms = terms[first - 1 : end - 1]
             mean = terms.mean() if len(terms) else np.float32(0)
             scores.append(Score(row[first:end], terms, float(terms.sum()), float(np.exp(-mean))))
