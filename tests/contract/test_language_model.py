@@ -227,7 +227,7 @@ def test_nothing_is_traced_in_steady_use(model, tokenizer):
     generator = tfllm.TextGenerator(model, tokenizer)
     for count, prompt in enumerate(["a", "ab", "abc d", "hello", "bad cab"], 1):
         generator.generate([prompt] * count, max_new_tokens=count, temperature=count / 4, top_k=count, seed=count)
-    assert generator.trace_count == 2  # the tokenizer's encode and the loop
+    assert generator.trace_count == 3  # encode, the loop, decode
 
 
 def test_ids_out_of_the_vocabulary_are_refused(model):
