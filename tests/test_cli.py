@@ -60,6 +60,8 @@ def test_export_and_load(place):
     assert (code, error.count("\n")) == (2, 1)
     assert "path must be free unless force is given" in error
     assert invoke("export", place / "run", place / "saved", "--force")[0] == 0
+    code, output, error = invoke("export", place / "run", place / "forward.onnx")
+    assert (code, "forward pass:" in output) == (0, True), error
 
 
 def test_demo(tmp_path):

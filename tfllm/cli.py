@@ -22,6 +22,7 @@ from tfllm.embeddings.vocabulary import check_word, read_corpus
 from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
+from tfllm.export import save_litert, save_onnx
 from tfllm.generation import STRATEGIES, TextGenerator, TokenAutomaton
 from tfllm.interop import is_checkpoint, load_checkpoint
 from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
@@ -183,8 +184,17 @@ def evaluate(
 
 @app.command()
 @_plain_errors
-def export(run: Model, path: Annotated[pathlib.Path, typer.Argument(help="The folder to make.")], force: Force = False):
-    """Write a SavedModel that takes and returns strings and needs only TensorFlow."""
+def export(
+    run: Model,
+    path: Annotated[pathlib.Path, typer.Argument(help="The folder to make, or a .tflite or .onnx file.")],
+    force: Force = False,
+):
+    """Write a SavedModel that takes and returns strings and needs only TensorFlow; or the forward pass as LiteRT or ONNX."""
+    save_forward = {".tflite": save_litert, ".onnx": save_onnx}.get(path.suffix)
+    if save_forward:
+        save_forward(_load(run)[0], path, force=force)
+        _say(f"forward pass: {path}")
+        return
     check_export(path, force)
     save_export(TextGenerator(*_load(run)), path, force=force)
     _say(f"SavedModel: {path}")
