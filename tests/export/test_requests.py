@@ -1,4 +1,4 @@
-"""What a request is in the graph: the settings of Python field by field, its texts for fuzzed requests, its refusals."""
+"""What a request is in the graph: the settings of Python, field by field."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,10 @@ from fuzz import as_inputs, random_settings
 import tfllm
 from tfllm.export.requests import Reader, setting_inputs
 from tfllm.export.saved_model import make_endpoints
-from tfllm.generation import BeamSearch, MonteCarloTreeSearch, make_settings
+from tfllm.generation import make_settings
 
 CHARACTERS = tfllm.CharTokenizer("abcdefghijklmno ")
 BPE = tfllm.BPETokenizer.train("low lower lowest newest widest 词语词", vocab_size=280)
-STRATEGIES = {"beam_search": BeamSearch(num_beams=3), "mcts": MonteCarloTreeSearch(num_simulations=6, max_children=4)}
 
 
 def make_generator(kind):

@@ -155,7 +155,7 @@ class Reader:
             fits = tf.reduce_all(lengths <= limit - room)
             less = tf.where(room > 0, tf.strings.format(" less {} for what else must fit", room), "")
             rule = f"{name} must have at most the max_length={limit} tokens of the model"
-            sentence = lambda: tf.strings.join([rule, less, "; got ", tf.strings.as_string(longest)])  # noqa: E731
+            sentence = functools.partial(tf.strings.join, [rule, less, "; got ", tf.strings.as_string(longest)])
             with tf.control_dependencies([refuse([(fits, sentence)])]):
                 lengths = tf.identity(lengths)
         width = tf.reduce_max(tf.concat([lengths, [1]], 0))
