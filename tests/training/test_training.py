@@ -84,6 +84,9 @@ def test_fit_refuses_ids_out_of_the_vocabulary(jit_compile):
 
 
 def test_fit_and_a_loop_of_ones_own_do_the_same():
+    def make_adam():  # with an epsilon that does not blow up the rounding of gradients near zero
+        return keras.optimizers.Adam(0.01, epsilon=1e-3)
+
     batches = make_batches(4)
     fitted, looped = make_model("gpt2"), make_model("gpt2")
     for model in (fitted, looped):
@@ -91,9 +94,9 @@ def test_fit_and_a_loop_of_ones_own_do_the_same():
     for model in (fitted, looped):  # dropout draws from the weights' own seeds: start both alike
         for weight in model.non_trainable_variables:
             weight.assign(tf.zeros_like(weight.value))
-    fitted.compile(keras.optimizers.Adam(0.01), clip_norm=0.5)
+    fitted.compile(make_adam(), clip_norm=0.5)
     history = fitted.fit(as_dataset(batches), verbose=0).history
-    step = make_train_step(looped, keras.optimizers.Adam(0.01), clip_norm=0.5)
+    step = make_train_step(looped, make_adam(), clip_norm=0.5)
     results = [step(batch) for batch in batches]
     for a, b in zip(fitted.trainable_weights, looped.trainable_weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

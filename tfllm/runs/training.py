@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import pathlib
 import time
 
@@ -240,6 +241,8 @@ class RunRecorder(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["val_loss"]):
+            return  # the logits are no numbers: there is nothing to draw a sample from
         step = self.step
         if logs["val_loss"] < self.best:
             self.best = logs["val_loss"]
