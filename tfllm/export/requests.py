@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.generation import Vocabulary
+from tfllm.generation.generator import Within
 from tfllm.generation.settings import NUMBERS
 
 MOST_TOKENS = 1_000_000  # that one prompt may ask for, in all its sequences
@@ -86,9 +87,9 @@ class SharedModel:
 
     def read(self, ids, state, lengths=None, *, last=False):
         inputs = (ids, state, tf.fill(tf.shape(ids)[:1], tf.shape(ids)[1]) if lengths is None else lengths)
-        specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), inputs)
-        time = 1 if ids.shape[1] == 1 else None
-        specs = (tf.TensorSpec([None, time], ids.dtype), *specs[1:])
+        rows, time = 1 if ids.shape[0] == 1 else None, ids.shape[1]  # one row has a faster product
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec([rows, *x.shape[1:]], x.dtype), inputs)
+        specs = (tf.TensorSpec([rows, time], ids.dtype), *specs[1:])
         key = last, repr(specs)
         if key not in self._graphs:
             with tf.init_scope():
@@ -111,11 +112,13 @@ class Reader:
             the prompts, the settings of `make_settings`, the capacity and the deadline; with `room` all new tokens must fit
             into the model. `guidance_scale` is 1 in it.
         model: the model, whose steps are traced once.
+        within: the same for texts that all fit into the model.
         vocabulary: `Vocabulary`.
     """
 
     def __init__(self, generator, jit_compile=False):
         self.model, self.tokenizer = SharedModel(generator.model), generator.tokenizer
+        self.within = Within(self.model)
         self.vocabulary, self.jit_compile = Vocabulary.of(generator.tokenizer), jit_compile
         rows, whole, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
         texts = tf.TensorSpec([None], tf.string)

@@ -67,6 +67,8 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
         guided: bool, whether it takes second prompts, which it leads away from.
     """
     samples = isinstance(strategy, Sample)
+    if reader.jit_compile and hasattr(strategy, "fixed_width"):
+        strategy = dataclasses.replace(strategy, fixed_width=True)
     inputs = {"prompts": text_input("prompts", _PROMPTS)}
     if guided:
         meaning = "texts that the result is led away from; once or one a prompt"
@@ -85,10 +87,10 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
         words, _ = _rule_of(strategy, name)
         inputs[name] = optional(name, tf.as_dtype(dtype), [], getattr(strategy, name), words)
 
-    def search(request, options, deadline):
+    def search(model, request, options, deadline=None):
         prompts, settings, capacity = request["prompts"], request["settings"], request["capacity"]
         chosen = dataclasses.replace(strategy, **options)
-        return chosen.search(reader.model, prompts, settings, reader.vocabulary, capacity, top=top, deadline=deadline)
+        return chosen.search(model, prompts, settings, reader.vocabulary, capacity, top=top, deadline=deadline)
 
     def call(inputs):
         own = {name: inputs.pop(name) for name in strategy.tensors}
@@ -102,9 +104,9 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
             request = reader.guided(request, negative, scale)
         options = own | ({"num_sequences": num} if samples else {})
         if reader.jit_compile:
-            found = search_in_buckets(search, request, options)
+            found = search_in_buckets(search, reader, request, options, always_fits=guided or not strategy.refills)
         else:
-            found = search(request, options, request["deadline"])
+            found = search(reader.model, request, options, request["deadline"])
         wrong = refusal("model", found["finish"], "give logits that are numbers", lambda finish: finish != NAN, "NaN")
         with tf.control_dependencies([refuse([wrong])]):
             ids, lengths = tf.identity(found["ids"]), tf.identity(found["count"])

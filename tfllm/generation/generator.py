@@ -121,7 +121,7 @@ class TextGenerator:
         self.vocabulary = Vocabulary.of(tokenizer)
         self.max_programs, self.trace_count = max_programs, 0
         self._programs = collections.OrderedDict()
-        self._within = _Within(model)
+        self._within = Within(model)
         self._encode = self._compile(tokenizer.encode, [tf.TensorSpec([None], tf.string)])
         rows = tf.TensorSpec([None], tf.int32)
         self._texts = self._compile(self.texts, [tf.TensorSpec([None, None], tf.int32), rows, rows])
@@ -598,7 +598,7 @@ class _Traced:
         return self.function(*inputs)
 
 
-class _Within:
+class Within:
     """A model for texts that all fit into it: it has no `max_length`, so nothing is built for going on beyond."""
 
     max_length = None
@@ -611,7 +611,8 @@ class _Within:
 
     def initial_state(self, batch_size, slots, context=None):
         limit = self._model.max_length  # which padding may pass
-        slots = min(slots, limit) if isinstance(slots, int) else tf.minimum(slots, limit)
+        if limit is not None:
+            slots = min(slots, limit) if isinstance(slots, int) else tf.minimum(slots, limit)
         return self._model.initial_state(batch_size, slots, context)
 
 

@@ -36,6 +36,8 @@ class Speculative(Strategy):
         max_ngram: int, for prompt lookup: as many of the last tokens are looked for first, then fewer.
         min_ngram: int in [1, `max_ngram`], the fewest that are looked for.
         num_sequences: int, texts drawn for each prompt.
+        fixed_width: bool, whether every step reads `draft_tokens` + 1 tokens even where the drafts are shorter, as XLA wants it;
+            so it is in any case where `capacity` is an int in a graph.
     """
 
     draft: object = "prompt_lookup"
@@ -43,6 +45,7 @@ class Speculative(Strategy):
     max_ngram: int = 3
     min_ngram: int = 1
     num_sequences: int = 1
+    fixed_width: bool = False
     refills: ClassVar[bool] = True
 
     def check(self, model):
@@ -74,8 +77,7 @@ class Speculative(Strategy):
         zeros = tf.zeros_like(history["count"])
         loop |= {"passes": zeros + 1, "drafted": zeros, "accepted": zeros}
         loop["drafter"] = self._start(model, history, capacity)
-        # A step of just as many tokens as the longest draft has is shorter; XLA wants one size.
-        fixed = isinstance(capacity, int) and not tf.executing_eagerly()
+        fixed = self.fixed_width or (isinstance(capacity, int) and not tf.executing_eagerly())
 
         def goes_on(loop):
             on = tf.reduce_any(loop["history"]["finish"] == 0)
