@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,18 @@ def test_generate_shows_prompt_and_continuation(place):
     assert (code, output) == (0, f"To be{text}\n")
 
 
+def test_generate_takes_a_pattern_a_stop_text_and_a_strategy(place):
+    code, output, _ = invoke("generate", place / "run", "To be", "--regex", "[a-c]{3}", "--strategy", "beam_search")
+    assert code == 0
+    assert re.fullmatch("To be[a-c]{3}\n", output)
+    greedy = ("generate", place / "run", "To be", "--max-new-tokens", 12, "--strategy")
+    whole = invoke(*greedy, "greedy")[1].rstrip("\n")
+    assert invoke(*greedy, "speculative", "--temperature", 0)[1].rstrip("\n") == whole
+    stop = whole[len("To be") + 3 :][:2]
+    cut = "To be" + whole.removeprefix("To be").split(stop)[0] + "\n"
+    assert invoke(*greedy, "greedy", "--stop", "~~", "--stop", stop)[1] == cut
+
+
 def test_evaluate(place):
     code, output, _ = invoke("evaluate", place / "run")
     assert code == 0
@@ -81,6 +94,10 @@ def test_demo(tmp_path):
         (["train", "shakespeare", "--out", "x", "--model", "bert"], "model must be one of"),
         (["train", "shakespeare", "--out", "x", "--steps", "0"], "steps must be at least 1; got 0"),
         (["train", "{text}", "--out", "{run}"], "out must be free unless force is given"),
+        (["generate", "{run}", "a", "--regex", "("], "pattern must"),
+        (["generate", "{run}", "a", "--strategy", "best"], "strategy must be"),
+        (["generate", "{run}", "a", "--stop", ""], "stop must"),
+        (["export", "{run}", "x.onnx", "--xla"], "path must be a SavedModel's folder for --xla; got x.onnx"),
         (["train", "{short}", "--out", "x"], "source must hold more than sequence_length=64 tokens"),
         (["train", "{latin}", "--out", "x"], "source must be UTF-8 text"),
         (["train", "{empty}", "--out", "x"], "source must hold text"),

@@ -188,15 +188,20 @@ def export(
     run: Model,
     path: Annotated[pathlib.Path, typer.Argument(help="The folder to make, or a .tflite or .onnx file.")],
     force: Force = False,
+    xla: Annotated[
+        bool, typer.Option("--xla", help="Decode by XLA: faster on CPUs, compiles for seconds at first.")
+    ] = False,
 ):
     """Write a SavedModel that takes and returns strings and needs only TensorFlow; or the forward pass as LiteRT or ONNX."""
     save_forward = {".tflite": save_litert, ".onnx": save_onnx}.get(path.suffix)
     if save_forward:
+        if xla:
+            raise ValueError(f"path must be a SavedModel's folder for --xla; got {path}")
         save_forward(_load(run)[0], path, force=force)
         _say(f"forward pass: {path}")
         return
     check_export(path, force)
-    save_export(TextGenerator(*_load(run)), path, force=force)
+    save_export(TextGenerator(*_load(run)), path, force=force, jit_compile=xla)
     _say(f"SavedModel: {path}")
 
 
