@@ -10,7 +10,7 @@ not installed are named and left out:
 
     tfllm, KerasHub                             this Python
     transformers, CTranslate2                   --torch-python, which also needs gguf for llama.cpp's file
-    llama.cpp                                   --llama-python, with llama-cpp-python
+    llama.cpp                                   --llama-python, with llama-cpp-python; its caches are of 16 bits unless told
 
 "floor" is the share of the speed at which memory can deliver the weights and caches that a step reads, with the bandwidth
 measured here on a product of a matrix as large as the weights with a vector.
@@ -74,6 +74,7 @@ PEERS = {  # name: (program of generation_peers.py, whose Python)
     "transformers, static cache, compiled": ("transformers_compile", "torch"),
     "CTranslate2": ("ctranslate2", "torch"),
     "llama.cpp": ("llama_cpp", "llama"),
+    "llama.cpp, float32 caches": ("llama_cpp_float32", "llama"),
 }
 PEER_FILE = pathlib.Path(__file__).with_name("generation_peers.py")
 

@@ -213,7 +213,7 @@ def ctranslate2(folder, sizes, prompts):
     ]
 
 
-def llama_cpp(folder, sizes, prompts):
+def llama_cpp(cache_type, folder, sizes, prompts):
     import llama_cpp as llama
 
     batch, length = prompts.shape
@@ -225,6 +225,7 @@ def llama_cpp(folder, sizes, prompts):
     options.n_ctx, options.n_batch, options.n_ubatch = 256 * batch, length * batch, 512
     options.n_threads = options.n_threads_batch = 2
     options.n_seq_max, options.no_perf = batch, True
+    options.type_k = options.type_v = cache_type
     context = llama.llama_init_from_model(model, options)
     memory = llama.llama_get_memory(context)
     whole, single = llama.llama_batch_init(length * batch, 0, 1), llama.llama_batch_init(batch, 0, 1)
@@ -326,7 +327,8 @@ PROGRAMS = {
     "transformers": lambda *a: transformers("eager", *a),
     "transformers_compile": lambda *a: transformers("compile", *a),
     "ctranslate2": ctranslate2,
-    "llama_cpp": llama_cpp,
+    "llama_cpp": lambda *a: llama_cpp(1, *a),  # GGML_TYPE_F16, its default
+    "llama_cpp_float32": lambda *a: llama_cpp(0, *a),
 }
 
 if __name__ == "__main__":
