@@ -154,10 +154,11 @@ def generate(
     settings |= {"min_p": min_p, "repetition_penalty": repetition_penalty, "stop": stop or None, "seed": seed}
     if regex:
         settings["automaton"] = TokenAutomaton.from_regex(regex, generator.tokenizer)
-    if strategy == "sample":
-        pieces = generator.stream(prompt, **settings)
+    if strategy == "greedy":
+        settings["temperature"] = 0.0
+    if strategy in ("sample", "greedy"):
+        pieces = generator.stream(prompt, strategy=strategy, **settings)
     else:
-        settings |= {"temperature": 0.0} if strategy == "greedy" else {}
         pieces = [generator.generate(prompt, strategy=strategy, **settings)]
     print(prompt, end="", flush=True)
     for piece in pieces:

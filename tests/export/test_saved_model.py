@@ -11,6 +11,7 @@ from conftest import make_model
 from fuzz import compare
 
 import tfllm
+from tfllm.export.model_card import fingerprint, parameters
 from tfllm.export.requests import setting_inputs
 from tfllm.export.saved_model import SIGNATURES, make_endpoints
 from tfllm.generation import BeamSearch, MonteCarloTreeSearch, Speculative
@@ -178,6 +179,23 @@ def test_time_ends_every_row(loaded):
     for name in ("generate", "beam_search", "mcts", "speculative"):
         found = getattr(loaded, name)(["a", "b"], max_time=1e-9, max_new_tokens=20)
         assert found["finish_reason"].numpy().tolist() == [b"time"] * 2
+
+
+def test_time_runs_out_while_it_decodes(loaded):
+    loaded.generate(["a"], max_time=60.0, max_new_tokens=2)
+    found = loaded.generate(["a"], max_time=0.1, max_new_tokens=100_000)
+    assert found["finish_reason"].numpy().tolist() == [b"time"]
+    assert found["lengths"].numpy()[0] > 0
+
+
+def test_the_card_counts_frozen_weights():
+    model, other = make_model("gru"), make_model("gru")
+    count = model.count_params()
+    for one in (model, other):
+        one.trainable = False
+    other.weights[0].assign_add(tf.ones_like(other.weights[0]))
+    assert sum(int(np.prod(weight.shape)) for weight in parameters(model)) == count
+    assert fingerprint(model) != fingerprint(other)
 
 
 def test_weights_are_stored_once(saved, generator):

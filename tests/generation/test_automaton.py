@@ -481,6 +481,8 @@ def test_automata_that_grow_too_large_are_refused():
     for pattern in ("a{20000}", "(?:){999999999}", "((a{500}){500}){500}"):
         with pytest.raises(ValueError, match="at most 20000 states before it is made deterministic"):
             byte_automaton(regex(pattern))
+    with pytest.raises(ValueError, match="at most 1000000 states in its subsets; got"):
+        byte_automaton(regex("(a?){3000}"))
     for pattern in ("a{5000}", "(a|b)*a(a|b){13}"):
         with pytest.raises(ValueError, match="at most 5000 states; got"):
             byte_automaton(regex(pattern))

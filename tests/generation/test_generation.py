@@ -7,7 +7,7 @@ from conftest import ScriptedModel, make_model, shared_generator
 from tensorflow.python.platform import tf_logging
 
 import tfllm
-from tfllm.generation import Vocabulary, generate_ids, make_settings
+from tfllm.generation import Sample, Vocabulary, generate_ids, make_settings
 
 SCRIPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
 
@@ -302,7 +302,20 @@ def test_how_often_xla_compiles(tokenizer):
         ("a", {"top_k": 1.5}, "top_k must be an int of 32 bits; got 1.5"),
         ("a", {"seed": 2**31}, "seed must be an int of 32 bits; got 2147483648"),
         ("a", {"max_new_tokens": 3.0}, "max_new_tokens must be an int of 32 bits; got 3.0"),
-        ("a", {"max_new_tokens": 2**31 - 1}, "must stay below 2\\*\\*31 tokens"),
+        (
+            "a",
+            {"max_new_tokens": 2**31 - 1},
+            "max_new_tokens must be at most 1000000 in all sequences of a prompt; got",
+        ),
+        ("a", {"num_sequences": 5000, "max_new_tokens": 1}, "num_sequences must be at most 4096; got 5000"),
+        ("a", {"frequency_penalty": 1e39}, "frequency_penalty must be finite; got 1e\\+39"),
+        ("a", {"max_time": "1"}, "max_time must be above 0 seconds; got '1'"),
+        ("a", {"strategy": "greedy", "temperature": 5.0}, "temperature must be 0 for greedy decoding; got 5.0"),
+        ("a", {"forced_prefix": 5}, "forced_prefix must be a str, ids, or a list of them; got 5"),
+        ("a", {"automaton": "a+"}, r"automaton must be a TokenAutomaton or None; got 'a\+'"),
+        (["a", "b"], {"stop": ["no", ["z"]]}, r"stop must be one list or one for each prompt; got \['no', \['z'\]\]"),
+        ("a", {"negative_prompt": 5, "max_new_tokens": 3}, "negative_prompt must be a str or a list of str; got int"),
+        ("a", {"prefix": "b"}, "prefix must be what prefill of a generator of this model returned; got 'b'"),
         ("a", {"max_new_tokens": 0}, "max_new_tokens must be at least 1; got 0"),
         ("a", {"max_time": 0.0}, "max_time must be above 0 seconds; got 0.0"),
         ("a", {"temperture": 0.5}, "settings must be among .*num_sequences; got 'temperture'"),
@@ -346,6 +359,23 @@ def test_bad_requests_are_refused(prompts, settings, message):
             lambda g: g.score("a" * 20, contexts="b" * 20),
             "texts and contexts must have at most the model's max_length=32",
         ),
+        (
+            lambda g: g.complete("a", strategy="value_beam", best_of=2, max_new_tokens=2),
+            "strategy must tell the log-probabilities of its tokens for best_of; got 'value_beam'",
+        ),
+        (
+            lambda g: g.complete("a", best_of=3, num_sequences="2"),
+            "num_sequences must be an int of at least 1; got '2'",
+        ),
+        (
+            lambda g: g.generate("a", prefix=shared_generator("llama").prefill("b")),
+            "prefix must be what prefill of a generator of this model returned; got Prefix",
+        ),
+        (lambda g: g.score("a", contexts=5), "contexts must be a str or a list of str; got int"),
+        (
+            lambda g: g.warm_up(prompt_lengths=(33,)),
+            "prompt_lengths must have at most the model's max_length=32 tokens; got 33",
+        ),
         (lambda g: g.next_token("a", top=0), r"top must be an int in \[1, 17\]; got 0"),
         (lambda g: g.embed(""), "texts must be strings that are not empty; got ''"),
     ],
@@ -360,6 +390,33 @@ def test_prompts_that_are_too_long_lose_their_beginning_when_asked():
     text = "abcdefghij" * 4
     found = generator.generate([text, "abc"], truncate_prompts=True, max_new_tokens=5, temperature=0)
     assert found == [generator.generate(t, max_new_tokens=5, temperature=0) for t in (text[-32:], "abc")]
+
+
+def test_long_prompts_behind_a_prefix_lose_their_own_beginning():
+    generator = shared_generator("gpt2")
+    prefix, settings = generator.prefill("abcdefgh"), {"max_new_tokens": 5, "temperature": 0.0}
+    found = generator.generate("ijklmno " * 5, prefix=prefix, truncate_prompts=True, **settings)
+    assert found == generator.generate("abcdefgh" + ("ijklmno " * 5)[-24:], **settings)
+
+
+def test_a_prompt_may_be_a_tuple_of_texts_but_must_have_a_token():
+    words = tfllm.text.WordTokenizer.train("the cat sat on the mat " * 3, vocab_size=17)
+    for name in ("gru", "gpt2"):
+        generator = tfllm.TextGenerator(make_model(name), words)
+        both = generator.generate(("the cat", "on"), max_new_tokens=3)
+        assert both == generator.generate(["the cat", "on"], max_new_tokens=3)
+        (nothing,) = generator.complete(" ", max_new_tokens=3)
+        assert (nothing.text, nothing.finish_reason) == ("", "length")
+        np.testing.assert_array_equal(generator.embed(" "), np.zeros_like(generator.embed("cat")))
+        assert generator.next_token([]) == []
+        for call in (generator.next_token, generator.prefill):
+            with pytest.raises(ValueError, match="must have a token each; got ' ', which has none"):
+                call(" ")
+
+
+def test_several_sequences_of_a_strategy_are_wanted_with_best_of():
+    generator = shared_generator("gpt2")
+    assert len(generator.complete("a", strategy=Sample(num_sequences=3), best_of=4, max_new_tokens=2)) == 3
 
 
 def test_a_tokenizer_of_another_model_is_refused():

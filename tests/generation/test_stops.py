@@ -96,6 +96,15 @@ def test_rows_end_for_reasons_of_their_own():
 def test_time_ends_a_text():
     tokenizer = tfllm.CharTokenizer("abcdefghijklmno ")
     generator = tfllm.TextGenerator(make_model("gru"), tokenizer)
+    for strategy in (
+        "speculative",
+        "mcts",
+        "value_beam",
+        "greedy",
+    ):  # traced, so that the clock runs out while it decodes
+        generator.generate("abc", strategy=strategy, max_new_tokens=4, max_time=60.0)
+        (found,) = generator.complete("abc", strategy=strategy, max_new_tokens=100_000, max_time=0.2)
+        assert found.finish_reason == "time"
     (found,) = generator.complete("abc", strategy="greedy", max_new_tokens=10_000_000 // 17, max_time=0.2)
     assert found.finish_reason == "time"
     assert 0 < len(found.ids) < 10_000_000 // 17
@@ -104,6 +113,38 @@ def test_time_ends_a_text():
     compiled = tfllm.TextGenerator(make_model("gru"), tokenizer, jit_compile=True)
     (other,) = compiled.complete("abc", strategy="greedy", max_new_tokens=20, max_time=60)
     np.testing.assert_array_equal(other.ids, same.ids)
+
+
+WORDS = tfllm.text.WordTokenizer.train("the cat sat on the mat to be or not " * 3, vocab_size=20)
+
+
+@pytest.mark.parametrize(
+    ("script", "stop", "text"),
+    [
+        ("the cat sat", " ", "the"),  # not the blank that the first word loses
+        ("the cat sat", " cat", "the"),
+        ("<unk> the cat", " cat", "the"),  # a special token has no text, so "the" is the first word
+        ("<unk> <unk> the cat", "the", ""),
+    ],
+)
+def test_the_first_word_has_no_blank_to_stop_at(script, stop, text):
+    ids = [WORDS.id_of(word) for word in script.split()]
+    model = ScriptedModel([*ids, *[WORDS.id_of("mat")] * 5], WORDS.vocab_size)
+    generator = tfllm.TextGenerator(model, WORDS)
+    (found,) = generator.complete("or", strategy="greedy", max_new_tokens=len(ids), stop=stop)
+    assert found.text == text
+
+
+def test_a_stream_is_cut_where_the_text_is_also_behind_bytes_that_are_no_characters():
+    tokenizer = tfllm.BPETokenizer.train("xyz", vocab_size=257)
+    ids = tokenizer.encode("xy").numpy().tolist()
+    bad = [token for token, piece in enumerate(tokenizer.token_bytes()) if piece in (b"\xc3", b"\xff", b"\xe4")]
+    script = [bad[0], bad[1], ids[0], bad[2], ids[1], ids[0]]
+    generator = tfllm.TextGenerator(ScriptedModel([*script, *[ids[0]] * 5], tokenizer.vocab_size), tokenizer)
+    settings = {"max_new_tokens": 6, "temperature": 0.0, "stop": ["y"]}
+    whole = generator.generate("z", **settings)
+    assert whole.count("x") == 1
+    assert "".join(generator.stream("z", **settings)) == whole
 
 
 def test_a_row_whose_every_token_is_banned_says_so(tokenizer):

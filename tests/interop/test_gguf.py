@@ -184,6 +184,7 @@ def test_quantised_weights_are_near(small, tmp_path):
         ("qwen2.expert_count", 4, "qwen2.expert_count must be 0; got 4"),
         ("qwen2.rope.dimension_count", 2, "qwen2.rope.dimension_count must be the 4 features of a head; got 2"),
         ("qwen2.attention.sliding_window", 32, "sliding_window must be 0 or the context's length; got 32"),
+        ("qwen2.attention.sliding_window", "all", "sliding_window must be 0 or the context's length; got all"),
         ("qwen2.rope.scaling.type", "yarn", r"a.gguf, read as config.json: rope_type must be one of .*; got 'yarn'"),
         ("qwen2.attention.head_count", None, "num_attention_heads must be a whole number .*; got null"),
         ("qwen2.block_count", 3, "must hold the tensor 'blk.2.attn_norm.weight' of shape .*; got none"),

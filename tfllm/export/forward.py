@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm import files
+from tfllm.export.model_card import parameters
 
 TOLERANCE = 1e-4  # of the largest logit, or of 1
 _LIMIT = 2**31 - 2**24  # bytes; both formats address 2 GiB, and the graph needs some
@@ -55,7 +56,7 @@ def _save(kind, suffix, convert, run, model, path, batch_size, length, force):
             raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
     if model.max_length is not None and longest > model.max_length:
         raise ValueError(f"length must be at most the model's max_length={model.max_length}; got {longest}")
-    size = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) * 4
+    size = sum(int(np.prod(weight.shape)) for weight in parameters(model)) * 4
     if size > _LIMIT:
         raise ValueError(f"model must have fewer than {_LIMIT:,} bytes of weights for {kind}; got {size:,}")
 

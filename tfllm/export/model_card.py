@@ -19,9 +19,9 @@ def model_card(generator, endpoints, jit_compile):
         jit_compile: bool, whether XLA compiles the decoding.
     """
     model, tokenizer = generator.model, generator.tokenizer
-    numbers = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    numbers = sum(int(np.prod(weight.shape)) for weight in parameters(model))
     config = getattr(model, "get_config", dict)()
-    dtypes = sorted({str(weight.dtype) for weight in model.trainable_weights})
+    dtypes = sorted({str(weight.dtype) for weight in parameters(model)})
     special = ", ".join(f"`{token}`" for token in tokenizer.special_tokens) or "none"
     facts = {
         "model": f"`{type(model).__name__}`",
@@ -46,10 +46,15 @@ def model_card(generator, endpoints, jit_compile):
     return "\n".join(lines) + "\n"
 
 
+def parameters(model):
+    """Returns list of a model's weights, frozen ones too, but not the whole numbers of its random generators."""
+    return [weight for weight in getattr(model, "weights", ()) if tf.as_dtype(weight.dtype).is_floating]
+
+
 def fingerprint(model):
-    """Returns str, the SHA-256 of a model's trainable weights: names of dtypes, shapes and bytes, in their order."""
+    """Returns str, the SHA-256 of a model's weights: names of dtypes, shapes and bytes, in their order."""
     digest = hashlib.sha256()
-    for weight in model.trainable_weights:
+    for weight in parameters(model):
         values = np.asarray(weight.value)
         digest.update(f"{values.dtype.name} {values.shape}\n".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -88,7 +93,7 @@ def _row(name, one):
 
 
 def _bytes(model):
-    return sum(int(np.prod(weight.shape)) * tf.as_dtype(weight.dtype).size for weight in model.trainable_weights)
+    return sum(int(np.prod(weight.shape)) * tf.as_dtype(weight.dtype).size for weight in parameters(model))
 
 
 def _version(package):

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from tfllm.generation import Vocabulary
 from tfllm.generation.generator import Within
-from tfllm.generation.settings import NUMBERS
+from tfllm.generation.settings import MOST_SEQUENCES, MOST_TOKENS, NUMBERS
 
-MOST_TOKENS = 1_000_000  # that one prompt may ask for, in all its sequences
+_SEQUENCES = f"lie in [1, {MOST_SEQUENCES}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _rules(inputs, batch, num_sequences, vocab_size):
     new = tf.cast(inputs["max_new_tokens"], tf.int64) * tf.cast(num_sequences, tf.int64)
     most = f"be at most {MOST_TOKENS} in all sequences of a prompt"
     rules += [
-        refusal("num_sequences", num_sequences, "be at least 1", lambda x: x >= 1),
+        refusal("num_sequences", num_sequences, _SEQUENCES, lambda x: (x >= 1) & (x <= MOST_SEQUENCES)),
         refusal("max_new_tokens", new, most, lambda x: x <= MOST_TOKENS),
         refusal("max_time", inputs["max_time"], "be above 0 seconds", lambda x: x > 0),
         refusal("bias_values", inputs["bias_values"], "be numbers below infinity", lambda x: x < np.inf),

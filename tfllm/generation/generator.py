@@ -11,6 +11,7 @@ from tfllm.generation.history import FINISH_REASONS, NAN, STOP_STRING, TIME
 from tfllm.generation.loop import advance, begin, outcome
 from tfllm.generation.scoring import embed_ids, next_log_probs, score_ids
 from tfllm.generation.settings import (
+    MOST_TOKENS,
     NUMBERS,
     REQUESTS,
     Vocabulary,
@@ -20,6 +21,7 @@ from tfllm.generation.settings import (
     signature,
 )
 from tfllm.generation.strategies import make_strategy
+from tfllm.generation.strategy import check_size
 
 _STREAM_CHUNK = 4  # tokens a call: few enough to look alive, enough to hide the cost of a call
 _XLA_CHUNK = 16  # tokens between two looks at the clock, which XLA does not have
@@ -77,11 +79,13 @@ class Prefix:
         text: str.
         ids: int32 [Q], its tokens.
         state: the model's state, of one row, after all of them but the last.
+        model: the model that read it.
     """
 
     text: str
     ids: np.ndarray
     state: object
+    model: object
 
 
 class TextGenerator:
@@ -174,12 +178,15 @@ class TextGenerator:
             raise ValueError(f"top_log_probs must be an int; got {top_log_probs!r}")
         if not 0 <= top_log_probs <= self.model.vocab_size:
             raise ValueError(f"top_log_probs must lie in [0, {self.model.vocab_size}]; got {top_log_probs}")
-        wanted = settings.get("num_sequences", 1)
+        wanted = settings.get("num_sequences", getattr(strategy, "num_sequences", 1))
+        check_size("num_sequences", wanted)
         if best_of is not None:
             if isinstance(best_of, bool) or not isinstance(best_of, int) or best_of < wanted:
                 raise ValueError(f"best_of must be an int of at least num_sequences={wanted}; got {best_of!r}")
             settings["num_sequences"] = best_of
         found, single = self._run(prompts, strategy, prefix, settings, top=top_log_probs)
+        if best_of is not None and "log_probs" not in found and len(found["ids"]):
+            raise ValueError(f"strategy must tell the log-probabilities of its tokens for best_of; got {strategy!r}")
         rows = self._completions(found)
         num = found["num_sequences"]
         groups = [rows[at : at + num] for at in range(0, len(rows), num)]
@@ -218,7 +225,7 @@ class TextGenerator:
         Returns:
             `Prefix`.
         """
-        ids, lengths = self._encoded("prefix", [prefix], room=1)
+        ids, lengths = self._encoded("prefix", [prefix], room=1, real=True)
 
         def read(ids):
             state = self.model.initial_state(1, tf.maximum(tf.shape(ids)[1], 1))
@@ -226,7 +233,7 @@ class TextGenerator:
 
         program = self._program(("prefill",), read, [tf.TensorSpec([1, None], tf.int32)])
         state = program(tf.constant(ids[:, :-1])) if lengths[0] > 1 else self.model.initial_state(1, 1)
-        return Prefix(prefix, ids[0], state)
+        return Prefix(prefix, ids[0], state, self.model)
 
     def score(self, texts, *, contexts=None):
         """Says how likely texts are: the terms of the chain rule, token by token.
@@ -248,7 +255,7 @@ class TextGenerator:
         ids, lengths = self._encoded("texts", texts)
         before = np.ones(len(texts), np.int32)
         if contexts is not None:
-            contexts = [contexts] * len(texts) if isinstance(contexts, str) else contexts
+            contexts = [contexts] * len(texts) if isinstance(contexts, str) else self._as_prompts("contexts", contexts)
             if len(contexts) != len(texts):
                 raise ValueError(f"contexts must be as many as texts, {len(texts)}; got {len(contexts)}")
             known, before = self._encoded("contexts", contexts)
@@ -279,10 +286,10 @@ class TextGenerator:
         """
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= self.model.vocab_size:
             raise ValueError(f"top must be an int in [1, {self.model.vocab_size}]; got {top!r}")
-        single, shares = isinstance(prompts, str), np.atleast_2d(self.next_token_distribution(prompts))
+        single, shares = isinstance(prompts, str), self.next_token_distribution(prompts)
         pieces = self.tokenizer.token_bytes()
         found = []
-        for row in shares if len(shares[0]) else []:
+        for row in shares[None] if single else shares:
             best = np.argsort(-row[: self.tokenizer.vocab_size], kind="stable")[:top]
             found.append(
                 [(pieces[i].decode(errors="replace") or self.tokenizer.tokens[i], float(row[i])) for i in best]
@@ -296,7 +303,7 @@ class TextGenerator:
             return np.zeros([0, self.model.vocab_size], np.float32)
         specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
         program = self._program(("next",), lambda *inputs: next_log_probs(self.model, *inputs), specs)
-        shares = np.exp(program(*self._encoded("prompts", prompts)).numpy())
+        shares = np.exp(program(*self._encoded("prompts", prompts, real=True)).numpy())
         return shares[0] if single else shares
 
     def embed(self, texts):
@@ -322,7 +329,7 @@ class TextGenerator:
         for batch in batch_sizes:
             for length in prompt_lengths:
                 for new in max_new_tokens:
-                    ids = np.full([batch, length], token, np.int32), np.full([batch], length, np.int32)
+                    ids = _Ids(np.full([batch, length], token, np.int32), np.full([batch], length, np.int32))
                     self._run(ids, strategy, None, settings | {"max_new_tokens": new})
         return time.perf_counter() - began
 
@@ -349,32 +356,39 @@ class TextGenerator:
             fields = [field.name for field in dataclasses.fields(strategy)]
             known = ", ".join((*NUMBERS, *REQUESTS, *own, *fields))
             raise ValueError(f"settings must be among {known}; got {unknown[0]!r}")
-        if max_time is not None and not max_time > 0:
+        if max_time is not None and (isinstance(max_time, str) or not max_time > 0):
             raise ValueError(f"max_time must be above 0 seconds; got {max_time!r}")
         strategy.check(self.model)
-        if isinstance(prompts, tuple):  # ids already
-            single, (ids, lengths) = False, prompts
+        if prefix is not None and getattr(prefix, "model", None) is not self.model:
+            raise ValueError(f"prefix must be what prefill of a generator of this model returned; got {prefix!r:.80}")
+        if isinstance(prompts, _Ids):
+            single, ids, lengths = False, prompts.ids, prompts.lengths
             num_rows = len(ids)
         else:
             single, prompts = isinstance(prompts, str), self._as_prompts("prompts", prompts, empty=prefix is not None)
             num_rows, ids = len(prompts), None
         laid_out = make_settings(num_rows, self.model.vocab_size, self.tokenizer, **settings)
         new = int(laid_out["max_new_tokens"].max(initial=1))
+        if new * strategy.num_sequences > MOST_TOKENS:
+            total = new * strategy.num_sequences
+            raise ValueError(f"max_new_tokens must be at most {MOST_TOKENS} in all sequences of a prompt; got {total}")
         room = 0 if strategy.refills and negative is None else new
         room += 0 if prefix is None else len(prefix.ids) - 1
-        if ids is None:
+        if ids is not None:
+            self._check_length("prompt_lengths", lengths, room)
+        else:
             last = None if prefix is None else prefix.ids[-1:]
             ids, lengths = self._encoded("prompts", prompts, room, bool(truncates), last)
-        if ids.shape[1] + new >= 2**31:
-            raise ValueError(f"max_new_tokens and the prompt must stay below 2**31 tokens; got {new}")
         inputs = {"ids": ids, "lengths": lengths}
         if negative is not None:
-            negative = [negative] * num_rows if isinstance(negative, str) else negative
+            negative = (
+                [negative] * num_rows if isinstance(negative, str) else self._as_prompts("negative_prompt", negative)
+            )
             if len(negative) != num_rows:
                 raise ValueError(
                     f"negative_prompt must be one or one for each of {num_rows} prompts; got {len(negative)}"
                 )
-            inputs["guide_ids"], inputs["guide_lengths"] = self._encoded("negative_prompt", negative, room)
+            inputs["guide_ids"], inputs["guide_lengths"] = self._encoded("negative_prompt", negative, room, real=True)
         if prefix is not None:
             inputs |= {"prefix": prefix.ids[None, :-1], "state": prefix.state}
         limit, before = self.model.max_length, 0 if prefix is None else len(prefix.ids) - 1
@@ -392,18 +406,19 @@ class TextGenerator:
                 raise ValueError(f"{name} must be strings that are not empty; got {prompt!r}")
         return list(prompts)
 
-    def _encoded(self, name, texts, room=0, truncates=False, first=None):
-        """Returns (int32 [B, P], int32 [B]) of texts, each behind the ids `first`."""
+    def _encoded(self, name, texts, room=0, truncates=False, first=None, real=False):
+        """Returns (int32 [B, P], int32 [B]) of texts, each behind the ids `first`, P at least 1; `real` ones have a token."""
         texts = self._as_prompts(name, texts, empty=first is not None)
         if not texts:
             return np.zeros([0, 1], np.int32), np.zeros([0], np.int32)
-        rows = self._encode(tf.constant(texts))
-        ids, lengths = rows.to_tensor().numpy(), rows.row_lengths().numpy().astype(np.int32)
+        rows, limit, more = self._encode(tf.constant(texts)).to_list(), self.model.max_length, 0
         if first is not None:
-            ids, lengths = np.concatenate([np.repeat([first], len(ids), 0), ids], 1), lengths + 1
-        limit = self.model.max_length
-        if truncates and limit is not None and max(lengths) + room > limit > room:
-            ids, lengths = _padded_rows([row[:n][room - limit :] for row, n in zip(ids, lengths, strict=True)])
+            more = len(first)
+        if truncates and limit is not None and limit > room + more:
+            rows = [row[max(0, len(row) + more + room - limit) :] for row in rows]
+        ids, lengths = _padded_rows([[*(first if first is not None else []), *row] for row in rows])
+        if real and not lengths.all():
+            raise ValueError(f"{name} must have a token each; got {texts[int(np.argmin(lengths))]!r}, which has none")
         self._check_length(name, lengths, room)
         return ids.astype(np.int32), lengths
 
@@ -506,17 +521,22 @@ class TextGenerator:
 
     def _stream(self, request, stops):
         """Yields str of one request; what may turn out to begin a stop string is held back."""
-        text, shown, reason = "", 0, []
-        for piece in self.tokenizer.decode_stream(self._new_ids(request, reason)):
+        text, shown, reason, ids = "", 0, [], []
+
+        def noted(parts):
+            for part in parts:
+                ids.extend(part)
+                yield part
+
+        for piece in self.tokenizer.decode_stream(noted(self._new_ids(request, reason))):
             text += piece
             # The cut decides where a stop string was completed; before it, only what cannot begin one is shown.
             safe = len(text) - max((_overlap(text[shown:], stop) for stop in stops), default=0)
             if safe > shown and not reason:
                 yield text[shown:safe]
                 shown = safe
-        kept = reason[0][1] if reason and reason[0][0] == STOP_STRING else -1
-        if kept >= 0:
-            text = text.encode()[:kept].decode(errors="replace")
+        if reason and reason[0][0] == STOP_STRING:  # the cut is a number of bytes, also of those that are no characters
+            text = self._texts(np.array([ids], np.int32), [len(ids)], [reason[0][1]]).numpy()[0].decode()
         if text[shown:]:
             yield text[shown:]
 
@@ -617,6 +637,14 @@ class Within:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Ids:
+    """Prompts that are encoded already."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class _Request:
     model: object
     inputs: dict
@@ -638,7 +666,7 @@ def _mean_log_prob(completion):
 
 def _padded_rows(rows):
     lengths = np.array([len(row) for row in rows], np.int32)
-    ids = np.zeros([len(rows), max(lengths)], np.int32)
+    ids = np.zeros([len(rows), max(lengths.max(initial=0), 1)], np.int32)
     for at, row in enumerate(rows):
         ids[at, : len(row)] = row
     return ids, lengths

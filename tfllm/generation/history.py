@@ -117,18 +117,25 @@ def _watch(history, token, added, settings, vocabulary):
     same = (stops[:, None] == windows[:, :, None]) | (stops == -1)[:, None]
     lengths = tf.reduce_sum(tf.cast(stops >= 0, tf.int32), -1)  # [B, K]
     found = tf.reduce_all(same, -1) & (lengths > 0)[:, None] & (tf.range(most) < size[:, None])[:, :, None]
-    before = history["bytes"] - tf.where(history["new"] == 1, tf.gather(lead, token), 0)
+    # The first token that has a text, which special ones do not, may lose a blank.
+    before = history["bytes"] - tf.where(history["bytes"] == 0, tf.gather(lead, token), 0)
     before = tf.where(added, before, history["bytes"])
     begins = before[:, None, None] + tf.range(1, most + 1)[:, None] - lengths[:, None]
-    begins = tf.reduce_min(tf.where(found, begins, tf.int32.max), [1, 2])
+    begins = tf.reduce_min(tf.where(found & (begins >= 0), begins, tf.int32.max), [1, 2])
     stopped = begins < tf.int32.max
     tail = tf.gather(text, size[:, None] + tf.range(longest), batch_dims=1)
     return {
         "finish": tf.where(stopped, STOP_STRING, history["finish"]),
         "tail": tf.where(added[:, None], tail, history["tail"]),
         "bytes": before + size,
-        "kept": tf.where(stopped, tf.maximum(begins, 0), history["kept"]),
+        "kept": tf.where(stopped, begins, history["kept"]),
     }
+
+
+def out_of_time(history):
+    """Ends the rows that still go on, as what else but a deadline ended the loop; the clock is not asked again."""
+    finish = history["finish"]
+    return history | {"finish": tf.where(finish == 0, TIME, finish)}
 
 
 def new_tokens(history, capacity):

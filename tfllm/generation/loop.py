@@ -13,7 +13,7 @@ log-probabilities, each where it is wanted.
 
 import tensorflow as tf
 
-from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, new_tokens, start_history
+from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import entropy, pick
 
@@ -129,9 +129,7 @@ def advance(model, loop, settings, vocabulary, steps=None, *, deadline=None):
     loop = tf.while_loop(goes_on, body, (tf.constant(0), loop), parallel_iterations=1)[1]
     if deadline is None:
         return loop
-    finish = loop["history"]["finish"]
-    late = (finish == 0) & (tf.timestamp() >= deadline)
-    return loop | {"history": loop["history"] | {"finish": tf.where(late, TIME, finish)}}
+    return loop | {"history": out_of_time(loop["history"])}
 
 
 def outcome(loop, capacity):

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, new_tokens, start_history
+from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
 from tfllm.generation.loop import add_to_record, read_prompts, start_record
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off, gumbel
@@ -107,10 +107,8 @@ class MonteCarloTreeSearch(Strategy):
             loop["tree"] = _public(self._plant(loop, settings, vocabulary, None), loop["chosen"])
         (loop,) = tf.while_loop(goes_on, body, (loop,), parallel_iterations=1)
         history = loop["history"]
-        finish = history["finish"]
-        if deadline is not None:
-            finish = tf.where((finish == 0) & (tf.timestamp() >= deadline), TIME, finish)
-        found = {"ids": new_tokens(history, capacity), "count": history["new"], "finish": finish}
+        history = history if deadline is None else out_of_time(history)
+        found = {"ids": new_tokens(history, capacity), "count": history["new"], "finish": history["finish"]}
         found |= {"kept": history["kept"], "score": value_of(self.value, history, loop["log_prob"], loop["chosen"])}
         found |= {"tree": loop["tree"]} if self.return_tree else {}
         return found | loop.get("record", {})

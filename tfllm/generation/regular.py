@@ -12,6 +12,7 @@ import numpy as np
 
 MAX_GRAPH_STATES = 20_000  # before subsets are taken
 MAX_STATES = 5_000  # after
+MAX_SUBSETS = 1_000_000  # states of all the subsets together, which is what takes time and memory
 _SURROGATES = (0xD800, 0xDFFF)  # code points that UTF-8 has no bytes for
 
 
@@ -230,14 +231,24 @@ def _by_subsets(graph, end):
     num_classes = class_of[255] + 1
     edges = [[(class_of[low], class_of[high] + 1, to) for low, high, to in some] for some in graph.edges]
 
-    closures, unions = {}, {}
+    closures, unions, size = {}, {}, 0
+
+    def grown(more):
+        nonlocal size
+        size += more
+        if size > MAX_SUBSETS:
+            raise ValueError(
+                f"the automaton must need at most {MAX_SUBSETS} states in its subsets; got a pattern or schema that needs more"
+            )
 
     def union(states):
         """Returns frozenset of the states, of those that read a byte or end, that these reach without reading."""
         if states not in unions:
             for state in states - closures.keys():
                 closures[state] = _closure(graph, state, end)
+                grown(len(closures[state]))
             unions[states] = frozenset().union(*(closures[state] for state in states))
+            grown(len(unions[states]))
         return unions[states]
 
     subsets = {union(frozenset([0])): 0}

@@ -54,7 +54,7 @@ def cut_off(logits, settings):
     """
     temperature = settings["temperature"][:, None]
     top = tf.reduce_max(logits, -1, keepdims=True)
-    logits = logits / tf.where(temperature > 0, temperature, 1.0)
+    logits = logits / tf.where(temperature > 0, tf.maximum(temperature, 1e-30), 1.0)  # so that none becomes infinite
     top_k, top_p, typical = settings["top_k"], settings["top_p"], settings["typical_p"]
 
     def when(asked, keep, logits):

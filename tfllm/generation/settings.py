@@ -10,6 +10,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+MOST_TOKENS = 1_000_000  # that one prompt may ask for, in all its sequences
+MOST_SEQUENCES = 4096  # that one prompt may have
+
 NUMBERS = {  # name: (dtype, default, rule in words, rule), which arrays and tensors alike can be asked
     "max_new_tokens": (np.int32, 128, "at least 1", lambda x: x >= 1),
     "min_new_tokens": (np.int32, 0, "at least 0", lambda x: x >= 0),
@@ -234,7 +237,9 @@ def _number(name, value, num_rows):
             check_int32(name, one)
         elif isinstance(one, bool) or not isinstance(one, int | float | np.integer | np.floating):
             raise ValueError(f"{name} must be a number; got {one!r}")
-        if not rule(one):
+        with np.errstate(over="ignore"):
+            stored = dtype(one)  # what is no number of 32 bits may round to what is out of range
+        if not rule(one) or not rule(stored):
             raise ValueError(f"{name} must be {words}; got {one}")
     return np.broadcast_to(np.array(each, dtype), [num_rows]).copy()
 
@@ -246,7 +251,10 @@ def _lists(name, value, num_rows, kind):
     value = [value] if isinstance(value, kind) and not isinstance(value, bool) else value
     if not isinstance(value, list | tuple | np.ndarray):
         raise ValueError(f"{name} must be a list of {kind.__name__}; got {value!r}")
-    nested = any(isinstance(part, list | tuple | np.ndarray) for part in value)
+    lists = [isinstance(part, list | tuple | np.ndarray) for part in value]
+    nested = any(lists)
+    if nested and not all(lists):
+        raise ValueError(f"{name} must be one list or one for each prompt; got {value!r}")
     rows = [list(row) for row in value] if nested else [list(value)] * num_rows
     if len(rows) != num_rows:
         raise ValueError(f"{name} must be one list or one for each of {num_rows} prompts; got {len(rows)}")
@@ -311,7 +319,10 @@ def _ways_to_write(words, tokenizer):
 
 
 def _forced(value, num_rows, vocab_size, tokenizer):
-    one_for_all = value is None or isinstance(value, str) or all(x is None or isinstance(x, int) for x in value)
+    if value is not None and not isinstance(value, str | list | tuple | np.ndarray):
+        raise ValueError(f"forced_prefix must be a str, ids, or a list of them; got {value!r}")
+    whole = int | np.integer
+    one_for_all = value is None or isinstance(value, str) or all(x is None or isinstance(x, whole) for x in value)
     each = [value] * num_rows if one_for_all else list(value)
     if len(each) != num_rows:
         raise ValueError(f"forced_prefix must be one or one for each of {num_rows} prompts; got {len(each)}")
@@ -333,6 +344,8 @@ def _automata(value, num_rows, vocab_size):
         raise ValueError(f"automaton must be one or one for each of {num_rows} prompts; got {len(each)}")
     tables, starts, size = {}, [], 0
     for automaton in each:
+        if automaton is not None and not hasattr(automaton, "next_state"):
+            raise ValueError(f"automaton must be a TokenAutomaton or None; got {automaton!r}")
         if automaton is not None and id(automaton) not in tables:
             table = np.asarray(automaton.next_state, np.int32)
             if table.ndim != 2 or table.shape[1] > vocab_size:

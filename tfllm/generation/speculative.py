@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tfllm.generation.history import TIME
+from tfllm.generation.history import out_of_time
 from tfllm.generation.loop import begin, choose, outcome, refill
 from tfllm.generation.strategy import Strategy, check_size, for_sequences
 
@@ -93,9 +93,7 @@ class Speculative(Strategy):
 
         (loop,) = tf.while_loop(goes_on, body, (loop,), parallel_iterations=1)
         if deadline is not None:
-            finish = loop["history"]["finish"]
-            late = (finish == 0) & (tf.timestamp() >= deadline)
-            loop |= {"history": loop["history"] | {"finish": tf.where(late, TIME, finish)}}
+            loop |= {"history": out_of_time(loop["history"])}
         found = outcome(loop, capacity) | {name: loop[name] for name in ("passes", "drafted", "accepted")}
         known = found["log_probs"] if top is not None else tf.zeros_like(found["count"], tf.float32)[:, None]
         return found | {"score": tf.reduce_sum(known, -1)}

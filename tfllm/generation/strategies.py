@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from tfllm.generation.beam import BeamSearch
 from tfllm.generation.contrastive import ContrastiveSearch
 from tfllm.generation.mcts import MonteCarloTreeSearch
@@ -40,5 +42,7 @@ def make_strategy(strategy, settings):
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, or a Strategy; got {strategy!r}")
     if strategy == "greedy":
-        settings = {"temperature": 0.0} | settings
+        if np.any(np.asarray(settings.get("temperature", 0)) != 0):
+            raise ValueError(f"temperature must be 0 for greedy decoding; got {settings['temperature']!r}")
+        settings = settings | {"temperature": 0.0}
     return make_strategy(STRATEGIES[strategy](), settings)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tfllm.generation.loop import copies, generate_ids
-from tfllm.generation.settings import take_rows
+from tfllm.generation.settings import MOST_SEQUENCES, take_rows
 
 
 class Strategy:
@@ -63,7 +63,7 @@ class Sample(Strategy):
     refills: ClassVar[bool] = True
 
     def check(self, model):
-        check_size("num_sequences", self.num_sequences)
+        check_size("num_sequences", self.num_sequences, most=MOST_SEQUENCES)
 
     def search(self, model, prompts, settings, vocabulary, capacity, *, top=None, deadline=None):
         num = self.num_sequences
@@ -85,7 +85,9 @@ def for_sequences(settings, num):
     return settings | {"seed": settings["seed"] + 1_000_003 * (tf.range(tf.size(rows)) % num)}
 
 
-def check_size(name, value, least=1):
-    """Raises ValueError unless `value` is an int of at least `least`."""
+def check_size(name, value, least=1, most=None):
+    """Raises ValueError unless `value` is an int of at least `least`, and at most `most` where it is given."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be an int of at least {least}; got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}; got {value}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, new_tokens, start_history
+from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
 from tfllm.generation.loop import copies, read_prompts, take_state
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off
@@ -70,10 +70,8 @@ class ValueBeam(Strategy):
         loop["score"] = tf.where(empty, -math.inf, tf.zeros_like(loop["log_prob"]))
         (loop,) = tf.while_loop(goes_on, body, (loop,), parallel_iterations=1)
         history, num = loop["history"], self.num_sequences
-        finish = history["finish"]
-        if deadline is not None:
-            finish = tf.where((finish == 0) & (tf.timestamp() >= deadline), TIME, finish)
-        found = {"ids": new_tokens(history, capacity), "count": history["new"], "finish": finish}
+        history = history if deadline is None else out_of_time(history)
+        found = {"ids": new_tokens(history, capacity), "count": history["new"], "finish": history["finish"]}
         found |= {"kept": history["kept"], "score": loop["score"]}
         return take_state(
             found, copies(tf.shape(count)[0], num) * self.num_beams + tf.range(tf.shape(count)[0] * num) % num

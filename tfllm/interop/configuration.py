@@ -6,6 +6,7 @@ be trained on.
 """
 
 import json
+import sys
 
 _ROTARY = ("llama", "mistral", "qwen2", "qwen3")
 MODEL_TYPES = ("gpt2", *_ROTARY)
@@ -51,7 +52,7 @@ def arguments_of(config):
         value = config.get(name, values[0])
         if value not in values:
             raise ValueError(f"config.json: {name} must be {_one_of(values)}; got {json.dumps(value)[:80]}")
-    for name in config.get("architectures") or ():
+    for name in _list(config, "architectures"):
         if name != "GPT2LMHeadModel" and not str(name).endswith("ForCausalLM"):
             raise ValueError(f"config.json: architectures must name a causal language model; got {name!r}")
     return _gpt2_arguments(config) if kind == "gpt2" else _rotary_arguments(config, kind)
@@ -177,7 +178,7 @@ def _rotary_arguments(config, kind):
         raise ValueError(
             f"config.json: sliding_window must be null or max_position_embeddings={max_length} at least; got {window}"
         )
-    layers = config.get("layer_types") or []
+    layers = _list(config, "layer_types")
     if any(layer != "full_attention" for layer in layers):
         raise ValueError(f"config.json: layer_types must all be 'full_attention'; got {sorted(set(map(str, layers)))}")
     biases = {"use_bias": _flag(config, "attention_bias", False)}
@@ -240,9 +241,16 @@ def _whole(config, name):
 
 def _real(config, name, default):
     value = config.get(name, default)
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
+    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"config.json: {name} must be a number above 0; got {json.dumps(value)[:80]}")
     return float(value)
+
+
+def _list(config, name):
+    value = config.get(name)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"config.json: {name} must be a list or null; got {json.dumps(value)[:80]}")
+    return value or []
 
 
 def _flag(config, name, default):

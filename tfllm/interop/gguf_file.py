@@ -123,8 +123,8 @@ def _config(metadata, shapes):
     for name in ("attention.value_length", "rope.dimension_count"):
         if get(name, size) != size:
             raise ValueError(f"{kind}.{name} must be the {size} features of a head; got {get(name)}")
-    window = get("attention.sliding_window")
-    if window and window < get("context_length"):
+    window, length = get("attention.sliding_window"), get("context_length")
+    if window and (type(window) is not int or type(length) is not int or window < length):
         raise ValueError(f"{kind}.attention.sliding_window must be 0 or the context's length; got {window}")
     scaling = get("rope.scaling.type", "none")
     scaling = None if scaling == "none" else {"rope_type": scaling, "factor": get("rope.scaling.factor")}
@@ -181,7 +181,7 @@ def _tokenizer(metadata):
     begin = metadata.get("tokenizer.ggml.bos_token_id")
     template = None
     if metadata.get("tokenizer.ggml.add_bos_token") and begin is not None:
-        if not 0 <= begin < len(tokens):
+        if type(begin) is not int or not 0 <= begin < len(tokens):
             raise ValueError(f"tokenizer.ggml.bos_token_id must lie in [0, {len(tokens)}); got {begin}")
         template = _template(tokens[begin], begin)
     tokenizer = BPETokenizer(

@@ -123,7 +123,9 @@ def _header(path):
             raise ValueError(f"{path.name} must have a header of JSON; got {str(error)[:80]}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path.name} must have a header that is an object; got {type(entries).__name__}")
-    entries.pop("__metadata__", None)
+    notes = entries.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+        raise ValueError(f"{path.name} must have texts as its __metadata__; got {str(notes)[:80]}")
     for name, entry in entries.items():
         _check_entry(path.name, name, entry)
     end, room = 0, size - 8 - length
@@ -141,7 +143,7 @@ def _header(path):
 
 def _check_entry(file, name, entry):
     """Refuses an entry of a header whose shape, dtype and offsets do not agree."""
-    if not isinstance(entry, dict) or entry.get("dtype") not in _BYTES:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _BYTES:
         found = entry.get("dtype") if isinstance(entry, dict) else entry
         raise ValueError(f"{file}: {name!r} must have a dtype in {tuple(_BYTES)}; got {str(found)[:80]!r}")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
