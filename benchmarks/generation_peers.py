@@ -109,6 +109,9 @@ def write_ctranslate2(folder, sizes, weights):
 
     converter = ctranslate2.converters.TransformersConverter(str(folder / "huggingface"))
     converter.convert(str(folder / "ctranslate2"), force=True)
+    path, words = folder / "ctranslate2/config.json", json.loads((folder / "ctranslate2/vocabulary.json").read_text())
+    settings = json.loads(path.read_text())  # it refuses special tokens that are not set, and none of them is used
+    path.write_text(json.dumps({name: words[0] if value is None else value for name, value in settings.items()}))
 
 
 def write_gguf(folder, sizes, weights):
@@ -226,6 +229,8 @@ def llama_cpp(cache_type, folder, sizes, prompts):
     options.n_threads = options.n_threads_batch = 2
     options.n_seq_max, options.no_perf = batch, True
     options.type_k = options.type_v = cache_type
+    if cache_type == 0:
+        options.flash_attn_type = 0  # it would round them to 16 bits
     context = llama.llama_init_from_model(model, options)
     memory = llama.llama_get_memory(context)
     whole, single = llama.llama_batch_init(length * batch, 0, 1), llama.llama_batch_init(batch, 0, 1)

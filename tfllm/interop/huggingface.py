@@ -31,7 +31,9 @@ def load_huggingface(folder, dtype=None):
 
     Returns:
         (`TransformerLM`, `Tokenizer`). Where the checkpoint's vocabulary is padded, the model has more ids than the
-        tokenizer. The tokenizer's `end_id` is the first one that the checkpoint ends a text with. Dropout is 0.
+        tokenizer. The tokenizer's `end_id` is the first one that the checkpoint ends a text with. Dropout is 0. What the
+        tokenizer's template puts before a text (as Llama 3's does) comes only with `encode(..., add_special_tokens=True)`:
+        `TextGenerator` reads prompts as they are.
 
     Raises:
         ValueError: naming the setting or tensor, when the checkpoint asks for what is not built, or is damaged.
