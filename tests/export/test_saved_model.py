@@ -115,8 +115,9 @@ BAD = [
     ({"bias_ids": [1], "bias_values": [float("inf")]}, "bias_values must be numbers below infinity; got inf"),
     ({"automaton": [[2] * 17]}, "automaton must lead to its own states; got 2"),
     ({"automaton": [[0] * 18]}, "automaton must have at most 17 tokens a state; got 18"),
-    ({"num_sequences": 0}, "num_sequences must be at least 1; got 0"),
-    ({"num_sequences": 2**31 - 1}, "max_new_tokens must be at most 1000000 in all sequences"),
+    ({"num_sequences": 0}, r"num_sequences must lie in \[1, 4096\]; got 0"),
+    ({"num_sequences": 4097}, r"num_sequences must lie in \[1, 4096\]; got 4097"),
+    ({"num_sequences": 4096, "max_new_tokens": 1000}, "max_new_tokens must be at most 1000000 in all sequences"),
 ]
 
 
