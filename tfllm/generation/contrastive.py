@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, start_history
+from tfllm.generation.history import NAN, NO_TOKEN, extend, out_of_time, start_history
 from tfllm.generation.loop import add_to_record, copies, guided, outcome, read_prompts, start_record, take_state
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off
@@ -57,10 +57,9 @@ class ContrastiveSearch(Strategy):
         if top is not None:
             loop["record"] = start_record(tf.shape(loop["score"])[0], capacity, top)
         (loop,) = tf.while_loop(goes_on, body, (loop,), parallel_iterations=1)
-        found = outcome(loop, capacity) | {"score": loop["score"]}
-        if deadline is not None:  # rows go on then only where it is over
-            found["finish"] = tf.where(found["finish"] == 0, TIME, found["finish"])
-        return found
+        if deadline is not None:
+            loop = loop | {"history": out_of_time(loop["history"])}
+        return outcome(loop, capacity) | {"score": loop["score"]}
 
     def _advance(self, model, loop, settings, vocabulary):
         """Reads every row's candidates and goes on with the best of them."""

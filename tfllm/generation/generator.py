@@ -7,7 +7,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfllm.generation.history import FINISH_REASONS, NAN, STOP_STRING, TIME
+from tfllm.generation.history import FINISH_REASONS, NAN, STOP_STRING, out_of_time
 from tfllm.generation.loop import advance, begin, outcome
 from tfllm.generation.scoring import embed_ids, next_log_probs, score_ids
 from tfllm.generation.settings import (
@@ -377,7 +377,7 @@ class TextGenerator:
         if ids is not None:
             self._check_length("prompt_lengths", lengths, room)
         else:
-            last = None if prefix is None else prefix.ids[-1:]
+            last = None if prefix is None else prefix.ids[-1:].tolist()
             ids, lengths = self._encoded("prompts", prompts, room, bool(truncates), last)
         inputs = {"ids": ids, "lengths": lengths}
         if negative is not None:
@@ -411,12 +411,11 @@ class TextGenerator:
         texts = self._as_prompts(name, texts, empty=first is not None)
         if not texts:
             return np.zeros([0, 1], np.int32), np.zeros([0], np.int32)
-        rows, limit, more = self._encode(tf.constant(texts)).to_list(), self.model.max_length, 0
-        if first is not None:
-            more = len(first)
-        if truncates and limit is not None and limit > room + more:
-            rows = [row[max(0, len(row) + more + room - limit) :] for row in rows]
-        ids, lengths = _padded_rows([[*(first if first is not None else []), *row] for row in rows])
+        rows, limit, start = self._encode(tf.constant(texts)).to_list(), self.model.max_length, list(first or [])
+        kept = None if limit is None else limit - room - len(start)
+        if truncates and kept is not None and kept > 0:
+            rows = [row[-kept:] for row in rows]
+        ids, lengths = _padded_rows([[*start, *row] for row in rows])
         if real and not lengths.all():
             raise ValueError(f"{name} must have a token each; got {texts[int(np.argmin(lengths))]!r}, which has none")
         self._check_length(name, lengths, room)
@@ -514,8 +513,7 @@ class TextGenerator:
         loop = self._program((*key, "begin"), start, jit_compile=True)(inputs, settings)
         while time.time() < end and bool(tf.reduce_any(loop["history"]["finish"] == 0)):
             loop = self._program((*key, "advance"), go_on, jit_compile=True)(loop, settings)
-        found = outcome(loop, capacity)
-        found["finish"] = tf.where(found["finish"] == 0, TIME, found["finish"])
+        found = outcome(loop | {"history": out_of_time(loop["history"])}, capacity)
         known = found["log_probs"] if top is not None else tf.zeros([len(found["count"]), 1])
         return found | {"score": tf.reduce_sum(known, -1)}
 
