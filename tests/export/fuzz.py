@@ -71,6 +71,7 @@ def compare(loaded, generator, strategies, name, random, batch, letters, words):
         words: list of str, for settings.
     """
     prompts = ["".join(random.choice(list(letters), random.integers(1, 12))) for _ in range(batch)]
+    prompts = [prompt if prompt.strip() else f"a{prompt}" for prompt in prompts]  # WordPiece finds no token in spaces
     texts = tf.constant(prompts)
     if name in DECODERS:
         settings = random_settings(random, batch, words, generator.tokenizer.vocab_size)

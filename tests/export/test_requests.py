@@ -59,3 +59,11 @@ def test_logits_that_are_not_numbers_are_an_error():
     generate = make_endpoints(tfllm.TextGenerator(model, CHARACTERS), ["generate"], 0, False, {})["generate"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="model must give logits that are numbers; got NaN"):
         generate.function(["a"])
+
+
+def test_a_text_that_has_to_have_a_token_has_one():
+    words = tfllm.text.WordTokenizer.train("the cat sat on the mat " * 3, vocab_size=17)
+    reader = Reader(tfllm.TextGenerator(make_model("gru"), words))
+    assert reader.encoded("texts", tf.constant(["cat", " "]))[1].numpy().tolist() == [1, 0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="texts must have a token each; got '  ', which has none"):
+        reader.encoded("texts", tf.constant(["the cat", "  "]), real=True)

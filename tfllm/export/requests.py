@@ -131,7 +131,7 @@ class Reader:
         specs = {"prompts": texts} | {name: one.spec for name, one in setting_inputs().items()}
         self.read = shared(self._read, specs, whole, flag)
 
-    def encoded(self, name, texts, room=0, truncates=None):
+    def encoded(self, name, texts, room=0, truncates=None, *, real=False):
         """Returns (ids int32 [B, P], lengths int32 [B]) of texts string [B], P at least 1.
 
         Args:
@@ -139,9 +139,21 @@ class Reader:
             texts: string [B].
             room: int or int32, tokens that must fit behind them.
             truncates: bool scalar, whether texts that are too long lose their beginning; None for never.
+            real: bool, whether each text must have a token.
         """
         with tf.control_dependencies([refuse([not_empty(name, texts)])]):
             rows = self.encode(tf.identity(texts))
+        if real:
+            sizes = rows.row_lengths()
+
+            def sentence():
+                without = tf.boolean_mask(texts, sizes == 0)[:1]
+                return tf.strings.join(
+                    [f"{name} must have a token each; got '", tf.strings.reduce_join(without), "', which has none"]
+                )
+
+            with tf.control_dependencies([refuse([(tf.reduce_all(sizes > 0), sentence)])]):
+                rows = rows.with_flat_values(tf.identity(rows.flat_values))
         return self.laid_out(name, rows, room, truncates)
 
     def laid_out(self, name, rows, room=0, truncates=None):
@@ -175,7 +187,7 @@ class Reader:
         with tf.control_dependencies([refuse([*rules, refusal("guidance_scale", scale, f"be {words}", rule)])]):
             texts = tf.broadcast_to(tf.reshape(texts, [-1]), [batch])
             scale = tf.broadcast_to(tf.reshape(scale, [-1]), [batch])
-        ids, lengths = self.encoded("negative_prompts", texts, request["capacity"])
+        ids, lengths = self.encoded("negative_prompts", texts, request["capacity"], real=True)
         prompts = request["prompts"] | {"guide_ids": ids, "guide_lengths": lengths}
         return request | {"prompts": prompts, "settings": request["settings"] | {"guidance_scale": scale}}
 

@@ -180,7 +180,7 @@ def make_next_token(reader):
         top = inputs["top"]
         rule = refusal("top", top, f"be an int in [1, {size}]", lambda x: (x >= 1) & (x <= size))
         with tf.control_dependencies([refuse([rule])]):
-            ids, lengths = reader.encoded("prompts", inputs["prompts"])
+            ids, lengths = reader.encoded("prompts", inputs["prompts"], real=True)
         shares = tf.exp(next_log_probs(reader.model, ids, lengths))
         probability, index = tf.math.top_k(shares[:, : len(tokens)], tf.minimum(top, len(tokens)))
         return {"token": tf.gather(names, index), "probability": probability, "id": index, "distribution": shares}
