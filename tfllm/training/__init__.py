@@ -3,6 +3,14 @@
 from tfllm.training.losses import lm_loss
 from tfllm.training.metrics import Perplexity, WeightedMean
 from tfllm.training.optimizers import make_adamw
+from tfllm.training.preference import (
+    group_advantages,
+    make_dpo_loss,
+    make_policy_loss,
+    make_risk_loss,
+    sequence_log_probs,
+    token_log_probs,
+)
 from tfllm.training.schedules import (
     Constant,
     Cosine,
@@ -24,8 +32,14 @@ __all__ = [
     "WarmupStableDecay",
     "WeightedMean",
     "gradient_step",
+    "group_advantages",
     "learning_rates",
     "lm_loss",
     "make_adamw",
+    "make_dpo_loss",
+    "make_policy_loss",
+    "make_risk_loss",
     "make_train_step",
+    "sequence_log_probs",
+    "token_log_probs",
 ]
