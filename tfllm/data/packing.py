@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.data.order import epoch_key, shuffle_with
-from tfllm.data.stream import check_stream, stream_epochs
+from tfllm.data.stream import check_stream, stream_epochs, with_starts
 from tfllm.text.tokenizers import check_ids
 
 STRATEGIES = ("best_fit", "concat")
@@ -221,7 +221,10 @@ def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
             lambda index: batch(key, index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    return stream_epochs(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
+    def make(epochs, start_step):
+        return stream_epochs(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
+
+    return with_starts(make, epochs, start_step)
 
 
 def _row_gather(ids, lengths, packing):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfllm.data.order import epoch_key, offset_with, shuffle_with
 from tfllm.data.shards import MANIFEST, RECORD_TOKENS, Shards, gather_over, open_shards
-from tfllm.data.stream import check_stream, stream_epochs
+from tfllm.data.stream import check_stream, stream_epochs, with_starts
 from tfllm.data.tokenizing import tokenize_files
 from tfllm.text.tokenizers import check_ids
 
@@ -95,7 +95,8 @@ def lm_dataset(
 
     Returns:
         `tf.data.Dataset` of `(inputs int32 [B, T], targets int32 [B, T], weights float32 [B, T])`, all batches of the
-        same shape, of known cardinality; with workers, `B / num_workers` rows.
+        same shape, of known cardinality; with workers, `B / num_workers` rows. Its attribute `from_step(s)` is the endless
+        stream from batch s on.
 
     Raises:
         ValueError: when there are fewer than T + 1 ids, an id is out of the vocabulary, or a number out of its range.
@@ -133,15 +134,18 @@ def lm_dataset(
         )
         return blocks.unbatch().take(end - begin)
 
-    options = tf.data.Options()
-    # The tuner's bookkeeping, and a last prefetch, cost as much as a small batch, and rewriting the graph for every pass as
-    # much as a small epoch; the parallel map already works ahead.
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    counted = shuffle and epochs is not None
-    if not counted:  # an iterator can be saved: its only outside state is the ids, which do not change
-        options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
+    def make(epochs, start_step):
+        options = tf.data.Options()
+        # The tuner's bookkeeping, and a last prefetch, cost as much as a small batch, and rewriting the graph for every pass
+        # as much as a small epoch; the parallel map already works ahead.
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        counted = shuffle and epochs is not None
+        if not counted:  # an iterator can be saved: its only outside state is the ids, which do not change
+            options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+        return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
+
+    return with_starts(make, epochs, start_step)
 
 
 class _Rows:

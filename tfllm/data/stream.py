@@ -53,6 +53,24 @@ def stream_epochs(part_of_epoch, batches, epochs, start_step, counted):
     return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
 
 
+def with_starts(make, epochs, start_step):
+    """Makes a data set that can be started anywhere.
+
+    Args:
+        make: function of (epochs, start_step), as `stream_epochs` takes them, to a data set.
+        epochs: int or None.
+        start_step: int.
+
+    Returns:
+        `make(epochs, start_step)` with an attribute `from_step`: a function of an int s to the endless stream of its batches
+        from batch s on, as `repeat().skip(s)` gives it where no pass was begun before, but at once. What you chain behind a
+        data set does not have it.
+    """
+    dataset = make(epochs, start_step)
+    dataset.from_step = lambda step: make(None, start_step + step)
+    return dataset
+
+
 def _make_counter():
     """Makes a function that returns 0, 1, 2, ... A table, because a variable would be mirrored in a strategy's scope."""
     with tf.device("CPU:0"):
