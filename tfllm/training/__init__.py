@@ -1,5 +1,6 @@
 """Losses, metrics, optimizers and the GradientTape step; they see a model as a function and a list of weights."""
 
+from tfllm.training import forecast
 from tfllm.training.losses import lm_loss
 from tfllm.training.metrics import Perplexity, WeightedMean
 from tfllm.training.optimizers import make_adamw
@@ -31,6 +32,7 @@ __all__ = [
     "Perplexity",
     "WarmupStableDecay",
     "WeightedMean",
+    "forecast",
     "gradient_step",
     "group_advantages",
     "learning_rates",

@@ -1,0 +1,118 @@
+"""The forecast of the final loss while `model.fit` runs, and the end of a run that will not be the best."""
+
+import math
+
+import keras
+import numpy as np
+
+from tfllm.training.forecast_fit import Curve, NoForecast, check_rates, fit
+from tfllm.training.forecast_rules import check_best, check_gap, ends_above
+from tfllm.training.schedules import learning_rates as rates_of
+
+_GROWTH = 1.1  # the law is fitted again when there are so many times the points
+
+
+class LossForecast(keras.callbacks.Callback):
+    """Puts a forecast of the final loss into the logs of `fit`, after every epoch.
+
+    `fit`'s logs, its `History`, and every callback after this one get `final_loss`, `final_loss_low` and
+    `final_loss_high`, of the loss after the last step; they are NaN until there are enough points, and where the law does
+    not hold (`reason` says why).
+
+    Args:
+        steps: int, the optimization steps of the whole run.
+        learning_rates: float [steps], the rate of every step; None asks the optimizer of the model.
+        curves: list of `Curve`, earlier runs of the same model, data and batch size: with them the forecast is good from
+            the beginning, without them only once the rate has fallen for a while.
+        law: str, as `fit` takes it.
+        monitor: str, the entry of the logs to forecast. "loss" is the mean over an epoch and lags behind.
+        interval: float in (0, 1), the probability of the interval.
+        best: float, the lowest final loss known; a run that will with `confidence` end above it is stopped. None: never.
+        confidence: float in [0.5, 1).
+        passes: float, how often the run reads its data; see `check_gap`.
+
+    Attributes:
+        forecast: `Forecast` of floats, the last one, or None.
+        reason: str, why there is none, or None.
+        stopped_at: int, the step after which the run was stopped as too bad, or None.
+
+    Raises:
+        ValueError: when an argument is out of range, or the schedule is not as long as the run.
+
+    Example:
+        >>> callback = LossForecast(steps=1000, best=1.52)  # model.fit(..., callbacks=[callback])
+    """
+
+    def __init__(
+        self,
+        steps,
+        learning_rates=None,
+        *,
+        curves=(),
+        law="multi_power",
+        monitor="val_loss",
+        interval=0.9,
+        best=None,
+        confidence=0.95,
+        passes=None,
+    ):
+        super().__init__()
+        if learning_rates is not None and len(check_rates(learning_rates)) != steps:
+            raise ValueError(f"learning_rates must hold one rate for each of steps={steps}; got {len(learning_rates)}")
+        if best is not None:
+            check_best(best, confidence)
+        if not 0 < interval < 1:
+            raise ValueError(f"interval must lie in (0, 1); got {interval}")
+        self.steps, self.learning_rates, self.curves, self.law = steps, learning_rates, list(curves), law
+        self.monitor, self.interval, self.best, self.confidence = monitor, interval, best, confidence
+        self.passes = passes
+        self._points, self._both, self._fitted_at, self._fitted = [], [], 0, None
+        self.forecast = self.reason = self.stopped_at = None
+
+    def on_train_begin(self, logs=None):
+        if self.learning_rates is None:
+            self.learning_rates = schedule_of(self.model.optimizer, self.steps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor not in logs:
+            raise ValueError(f"monitor must be one of the logs {sorted(logs)}; got {self.monitor!r}")
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
+        if step >= self.steps:
+            raise ValueError(
+                f"steps must be the length of the whole run; got {self.steps}, and the run took step {step}"
+            )
+        if self._points and step <= self._points[-1][0]:  # every gradient of the epoch was left out
+            self._points.pop()
+        self._points.append((step, float(logs[self.monitor])))
+        if "val_loss" in logs and "loss" in logs:
+            self._both.append((float(logs["loss"]), float(logs["val_loss"])))
+        self._forecast()
+        names = ("final_loss", "final_loss_low", "final_loss_high")
+        logs.update(zip(names, self.forecast or (math.nan,) * 3, strict=True))
+        going_on = self.forecast and self.best is not None and step + 1 < self.steps
+        if going_on and ends_above(self._fitted, self.learning_rates, self.best, self.confidence):
+            self.stopped_at, self.model.stop_training = step, True
+
+    def _forecast(self):
+        if len(self._points) < _GROWTH * self._fitted_at:
+            return
+        try:
+            if self._both and self.monitor == "val_loss":
+                check_gap(*zip(*self._both, strict=True), self.passes)
+            run = Curve(self.learning_rates, *zip(*self._points, strict=True))
+            self._fitted = fit([*self.curves, run], self.law)
+        except NoForecast as error:
+            self.forecast, self.reason = None, str(error)
+            return
+        self._fitted_at = len(self._points)
+        whole = self._fitted.predict(self.learning_rates, self.interval)
+        self.forecast, self.reason = type(whole)(*(float(values[-1]) for values in whole)), None
+
+
+def schedule_of(optimizer, steps):
+    """Returns float64 [steps], the rates that a Keras optimizer will take; the present one throughout without a schedule."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    schedule = getattr(inner, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return np.asarray(rates_of(schedule, steps), np.float64)
+    return np.full([steps], float(keras.ops.convert_to_numpy(inner.learning_rate)))
