@@ -1,6 +1,7 @@
 """The Transformer block: attention and a feed-forward network, each with a normalisation and a short cut."""
 
 import keras
+import tensorflow as tf
 
 from tfllm.layers.attention import CausalSelfAttention
 from tfllm.layers.projection import Projection
@@ -92,9 +93,11 @@ class TransformerBlock(keras.layers.Layer):
         qk_norm=False,
         initializer_range=0.02,
         output_range=None,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.remat = remat
         self.dim, self.num_heads, self.num_kv_heads, self.hidden_dim = dim, num_heads, num_kv_heads, hidden_dim
         self.head_dim, self.qkv_bias, self.qk_norm = head_dim, qkv_bias, qk_norm
         self.rotary_factor, self.rotary_original_length = rotary_factor, rotary_original_length
@@ -133,6 +136,13 @@ class TransformerBlock(keras.layers.Layer):
             part.build(input_shape)
 
     def call(self, x, cache=None, position=None, positions=None, training=False):
+        if self.remat and training and cache is None:
+            return _rematerialized(lambda x: self._call(x, None, position, positions, training)[0], self._seeds())(
+                x
+            ), None
+        return self._call(x, cache, position, positions, training)
+
+    def _call(self, x, cache, position, positions, training):
         y = self.attention_norm(x) if self.pre_norm else x
         y, cache = self.attention(y, cache=cache, position=position, positions=positions, training=training)
         x = x + self.drop(y, training=training)
@@ -141,6 +151,32 @@ class TransformerBlock(keras.layers.Layer):
         y = self.feed_forward_norm(x) if self.pre_norm else x
         x = x + self.drop(self.feed_forward(y), training=training)
         return (x if self.pre_norm else self.feed_forward_norm(x)), cache
+
+    def _seeds(self):
+        """Returns the variables that dropout draws from: a seed and how often it was drawn from, int [2]."""
+        drops = [self.drop, self.attention.drop] if self.dropout else []
+        return [drop.seed_generator.state.value for drop in drops]
+
+
+def _rematerialized(function, seeds):
+    """Returns a function of one tensor that forgets all between input and output, and computes it again for its gradient.
+
+    Both runs draw from the same seeds, so dropout leaves out the same features.
+
+    Source: Chen et al. 2016, arXiv:1604.06174.
+    """
+    first = [tf.identity(seed) for seed in seeds]
+
+    def run(x):
+        now = [tf.identity(seed) for seed in seeds]
+        for seed, value in zip(seeds, first, strict=True):
+            seed.assign(value)
+        y = function(x)
+        for seed, value in zip(seeds, now, strict=True):
+            seed.assign(tf.maximum(seed, value))  # the second run leaves the count where others have moved it
+        return y
+
+    return tf.recompute_grad(run)
 
 
 def make_norm(norm, epsilon, use_bias, dtype):

@@ -7,6 +7,7 @@ batch decodes as it would alone.
 """
 
 import collections.abc
+import dataclasses
 import inspect
 
 import keras
@@ -14,9 +15,10 @@ import tensorflow as tf
 
 from tfllm.layers.embedding import document_positions
 from tfllm.text.tokenizers import check_ids
-from tfllm.training.losses import lm_loss
+from tfllm.training.losses import LMLoss, lm_loss
 from tfllm.training.metrics import Perplexity, WeightedMean
-from tfllm.training.step import check_clip_norm, gradient_step
+from tfllm.training.resume import resuming
+from tfllm.training.step import SkippedSteps, check_step_settings, gradient_step
 
 
 class LanguageModel(keras.Model):
@@ -75,6 +77,10 @@ class LanguageModel(keras.Model):
             ValueError: when T is above `max_length`, ids are not whole numbers, or documents and ids differ in shape, and
                 outside a graph, when an id is out of the vocabulary or a document's number out of [0, T].
         """
+        return self.logits(self.features(inputs, training))
+
+    def features(self, inputs, training=False):
+        """Returns what the head makes logits of: float [B, T, D]. Arguments and errors are those of `call`."""
         ids, documents = _ids_and_documents(inputs)
         ids = self._checked(ids)
         rule = f"ids must have at most max_length={self.max_length} tokens; got"
@@ -85,8 +91,7 @@ class LanguageModel(keras.Model):
         elif self.max_length is not None and ids.shape[1] > self.max_length:
             raise ValueError(f"{rule} {ids.shape[1]}")
         positions = None if documents is None else document_positions(_checked_documents(documents, ids))
-        features, _ = self._forward(ids, None, None, training, positions)
-        return tf.cast(self._head(features), tf.float32)
+        return self._forward(ids, None, None, training, positions)[0]
 
     def step(self, ids, state, lengths=None, *, last=False):
         """Reads tokens from a state on and returns what comes next, and the new state; the old one stays as it is.
@@ -122,7 +127,7 @@ class LanguageModel(keras.Model):
         return features, state
 
     def logits(self, features):
-        """Returns float32 [B, T, V], the logits of features [B, T, D] that `read` returned."""
+        """Returns float32 [B, T, V], the logits of features [B, T, D] that `features` or `read` returned."""
         return tf.cast(self._head(features), tf.float32)
 
     def _checked(self, ids):
@@ -147,18 +152,31 @@ class LanguageModel(keras.Model):
 
     # ---------------------------------------------------------------- training with fit
 
-    def compile(self, optimizer="adam", loss_fn=lm_loss, clip_norm=1.0, **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        loss_fn=lm_loss,
+        clip_norm=1.0,
+        *,
+        accumulate=1,
+        max_skipped=10,
+        average=None,
+        **kwargs,
+    ):
         """Prepares `fit` and `evaluate`, which report the loss (nats a token), perplexity and accuracy.
 
         Args:
             optimizer: a Keras optimizer or its name.
             loss_fn: `(model, batch, training) -> {"loss": (sum, weight), ...}`; `"accuracy"` is shown where it is given.
             clip_norm: float > 0, the longest gradient, or None.
+            accumulate: int >= 1, micro-batches that each batch is cut into, see `training.gradient_step`.
+            max_skipped: int >= 1, steps in a row whose gradient may be not finite, see `training.make_train_step`.
+            average: `training.WeightAverage` of this model, or None. A `.keras` file does not hold it.
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`.
 
         Raises:
-            ValueError: when `clip_norm` is not above 0, `loss_fn` is not a function, or a `loss` or `metrics` is given, which
-                `loss_fn` replaces.
+            ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, `loss_fn` is not a
+                function, or a `loss` or `metrics` is given, which `loss_fn` replaces.
         """
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             value = kwargs.pop(name, None)
@@ -166,22 +184,42 @@ class LanguageModel(keras.Model):
                 raise ValueError(f"{name} must be left out, because loss_fn gives loss and metrics; got {value!r}")
         if not callable(loss_fn):
             raise ValueError(f"loss_fn must be a function of (model, batch, training); got {loss_fn!r}")
-        check_clip_norm(clip_norm)
+        check_step_settings(clip_norm, accumulate)
+        self.skipped_steps = SkippedSteps(max_skipped)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)
-        self.loss_fn, self.clip_norm, self._compile_options = loss_fn, clip_norm, kwargs
+        self.loss_fn, self.clip_norm, self.accumulate, self.average = loss_fn, clip_norm, accumulate, average
+        self._compile_options = kwargs
 
     def fit(self, x=None, *args, **kwargs):
-        """Trains; the arguments and the result are those of `keras.Model.fit`.
+        """Trains; the arguments and the result are those of `keras.Model.fit`. With a `training.Resume` among the callbacks, x
+        is a `tf.data.Dataset`, and the run goes on where it was saved.
 
         Raises:
             tf.errors.InvalidArgumentError: when a batch of a `tf.data.Dataset` has ids out of the vocabulary. The check runs
                 on the host, because XLA and GPUs would read zeros without a word.
+            FloatingPointError: after `max_skipped` steps in a row whose gradient was not finite.
         """
-        if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras warns of its own default otherwise
-            x = x.map(self._check_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-        return super().fit(x, *args, **kwargs)
+        with resuming(self, x, args, kwargs) as (x, args, kwargs):
+            if isinstance(x, tf.data.Dataset):
+                kwargs.setdefault("shuffle", False)  # Keras warns of its own default otherwise
+                x = x.map(self._check_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            history = super().fit(x, *args, **kwargs)
+        self.skipped_steps.check(self.skipped_steps.max_skipped)  # of the last steps too
+        return history
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            super().make_train_function(force=True)
+            run, steps = self.train_function, self.steps_per_execution
+
+            def run_and_check(iterator):
+                results = run(iterator)
+                self.skipped_steps.check(steps)
+                return results
+
+            self.train_function = run_and_check
+        return self.train_function
 
     def _check_batch(self, *batch):
         """Returns a batch as it is, after its inputs, documents and targets were checked."""
@@ -203,7 +241,16 @@ class LanguageModel(keras.Model):
 
     def train_step(self, batch):
         """Runs one GradientTape step; the same function as `training.make_train_step`."""
-        totals, _ = gradient_step(self, self.optimizer, batch, self.loss_fn, self.clip_norm)
+        totals, _ = gradient_step(
+            self,
+            self.optimizer,
+            batch,
+            self.loss_fn,
+            self.clip_norm,
+            accumulate=self.accumulate,
+            skipped_steps=self.skipped_steps,
+            average=self.average,
+        )
         return self._track(totals)
 
     def test_step(self, batch):
@@ -211,20 +258,24 @@ class LanguageModel(keras.Model):
         return self._track(self.loss_fn(self, batch, training=False))
 
     def _track(self, totals):
-        sources = {tracker: "loss" if tracker.name == "perplexity" else tracker.name for tracker in self._trackers}
+        nats = "nats" if "nats" in totals else "loss"
+        sources = {tracker: nats if tracker.name == "perplexity" else tracker.name for tracker in self._trackers}
         given = [tracker for tracker in self._trackers if sources[tracker] in totals]
         for tracker in given:
             tracker.update_state(*totals[sources[tracker]])
         return {tracker.name: tracker.result() for tracker in given}
 
     def get_compile_config(self):
-        if getattr(self, "loss_fn", None) is not lm_loss:
+        if not isinstance(getattr(self, "loss_fn", None), LMLoss):
             return None  # a function of the user's own is code, and code is never read from a file
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             # Keras does not keep which weights an optimizer spares from decay.
             "decays": [bool(self.optimizer._use_weight_decay(weight)) for weight in self.trainable_variables],
+            "loss_fn": dataclasses.asdict(self.loss_fn),
             "clip_norm": self.clip_norm,
+            "accumulate": self.accumulate,
+            "max_skipped": self.skipped_steps.max_skipped,
             **self._compile_options,
         }
 
@@ -234,7 +285,7 @@ class LanguageModel(keras.Model):
         spared = [weight for weight, decayed in zip(self.trainable_variables, decays, strict=True) if not decayed]
         if spared:
             optimizer.exclude_from_weight_decay(var_list=spared)
-        self.compile(optimizer, **config)
+        self.compile(optimizer, LMLoss(**config.pop("loss_fn", {})), **config)
 
 
 def _ids_and_documents(inputs):

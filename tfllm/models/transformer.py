@@ -42,6 +42,8 @@ class TransformerLM(LanguageModel):
         tied_embeddings: bool, whether the projection to the vocabulary is the transposed embedding.
         initializer_range: float, standard deviation of the first weights; output projections of the blocks take it
             divided by sqrt(2 * num_layers).
+        remat: bool, whether training computes each block a second time for its gradient, in place of keeping what is inside
+            it: less memory, about a third more work.
         **kwargs: `name`, `dtype` (such as "mixed_bfloat16").
 
     Raises:
@@ -84,6 +86,7 @@ class TransformerLM(LanguageModel):
         qk_norm=False,
         tied_embeddings=True,
         initializer_range=0.02,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,7 +99,7 @@ class TransformerLM(LanguageModel):
         self.positions, self.rotary_base, self.norm, self.norm_epsilon = positions, rotary_base, norm, norm_epsilon
         self.pre_norm, self.activation, self.use_bias = pre_norm, activation, use_bias
         self.tied_embeddings, self.initializer_range = tied_embeddings, initializer_range
-        self.head_dim, self.qkv_bias, self.qk_norm = head_dim, qkv_bias, qk_norm
+        self.head_dim, self.qkv_bias, self.qk_norm, self.remat = head_dim, qkv_bias, qk_norm, remat
         self.rotary_factor, self.rotary_original_length = rotary_factor, rotary_original_length
         self.rotary_low_factor, self.rotary_high_factor = rotary_low_factor, rotary_high_factor
         policy = self.dtype_policy
@@ -132,6 +135,7 @@ class TransformerLM(LanguageModel):
                 qk_norm=qk_norm,
                 initializer_range=initializer_range,
                 output_range=initializer_range / (2 * num_layers) ** 0.5,
+                remat=remat,
                 dtype=policy,
                 name=f"block_{i}",
             )

@@ -1,9 +1,10 @@
 """Losses, metrics, optimizers and the GradientTape step; they see a model as a function and a list of weights."""
 
 from tfllm.training import forecast
-from tfllm.training.losses import lm_loss
+from tfllm.training.averaging import WeightAverage
+from tfllm.training.losses import LMLoss, lm_loss, make_lm_loss
 from tfllm.training.metrics import Perplexity, WeightedMean
-from tfllm.training.optimizers import make_adamw
+from tfllm.training.optimizers import exclude_from_decay, make_adamw
 from tfllm.training.preference import (
     group_advantages,
     make_dpo_loss,
@@ -12,6 +13,7 @@ from tfllm.training.preference import (
     sequence_log_probs,
     token_log_probs,
 )
+from tfllm.training.resume import Checkpoints, Resume, stream_from
 from tfllm.training.schedules import (
     Constant,
     Cosine,
@@ -21,17 +23,23 @@ from tfllm.training.schedules import (
     WarmupStableDecay,
     learning_rates,
 )
-from tfllm.training.step import gradient_step, make_train_step
+from tfllm.training.step import SkippedSteps, gradient_step, make_train_step
 
 __all__ = [
+    "Checkpoints",
     "Constant",
     "Cosine",
     "InverseSquareRoot",
+    "LMLoss",
     "Linear",
     "OneCycle",
     "Perplexity",
+    "Resume",
+    "SkippedSteps",
     "WarmupStableDecay",
+    "WeightAverage",
     "WeightedMean",
+    "exclude_from_decay",
     "forecast",
     "gradient_step",
     "group_advantages",
@@ -39,9 +47,11 @@ __all__ = [
     "lm_loss",
     "make_adamw",
     "make_dpo_loss",
+    "make_lm_loss",
     "make_policy_loss",
     "make_risk_loss",
     "make_train_step",
     "sequence_log_probs",
+    "stream_from",
     "token_log_probs",
 ]

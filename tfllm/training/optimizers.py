@@ -1,4 +1,4 @@
-"""The optimizer that language models are usually trained with, set up right; any other Keras optimizer serves as well."""
+"""The optimizer that language models are usually trained with, and its parameter groups for any other Keras optimizer."""
 
 import keras
 
@@ -37,9 +37,32 @@ def make_adamw(model, steps, *, learning_rate=1e-3, final_rate=0.1, warmup_steps
         warmup_steps=warmup_steps,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, beta_1=0.9, beta_2=beta_2)
+    exclude_from_decay(model, optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def exclude_from_decay(model, optimizer):
+    """Makes an optimizer's weight decay spare the biases and norms of a model.
+
+    Args:
+        model: a built Keras model.
+        optimizer: a Keras optimizer that is not built yet, or a `LossScaleOptimizer` around one.
+
+    Raises:
+        ValueError: when the optimizer is built already, because Keras then takes no exclusion.
+
+    Example:
+        >>> import keras
+        >>> model, optimizer = tfllm.RecurrentLM(8, "gru", 4), keras.optimizers.Lion(weight_decay=0.1)
+        >>> exclude_from_decay(model, optimizer)
+        >>> model.compile(optimizer)
+    """
+    if optimizer.built:
+        raise ValueError(f"optimizer must not be built before its weight decay is set up; got {optimizer.name}, built")
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
     # A GRU's bias has two axes, so the name decides as well.
     names = ("bias", "gamma", "beta", "scale")
     spared = [v for v in model.trainable_variables if len(v.shape) < 2 or v.path.endswith(names)]
     optimizer.exclude_from_weight_decay(var_list=spared)
-    optimizer.build(model.trainable_variables)
-    return optimizer
