@@ -1,4 +1,4 @@
-"""The command line: `tfllm train`, `generate`, `evaluate`, `export`, `demo`, `data` and `neighbours`.
+"""The command line: `tfllm train`, `generate`, `evaluate`, `forecast`, `export`, `demo`, `data` and `neighbours`.
 
 Bad input ends with one sentence and exit code 2, without a traceback.
 """
@@ -25,7 +25,16 @@ from tfllm.export import save as save_export
 from tfllm.export import save_litert, save_onnx
 from tfllm.generation import STRATEGIES, TextGenerator, TokenAutomaton
 from tfllm.interop import is_checkpoint, load_checkpoint
-from tfllm.runs import TrainingSettings, check_free, describe_scores, load_run, train_run
+from tfllm.runs import (
+    TrainingSettings,
+    check_free,
+    describe_scores,
+    draw_forecast,
+    forecast_runs,
+    load_run,
+    save_forecast,
+    train_run,
+)
 from tfllm.startup import quiet_start
 from tfllm.text import load_tokenizer
 
@@ -181,6 +190,31 @@ def evaluate(
     began = time.perf_counter()
     scores = evaluate_text(loaded.model, loaded.tokenizer, text, loaded.training["sequence_length"])
     _say(f"{describe_scores(scores)} in {time.perf_counter() - began:.1f} s")
+
+
+@app.command()
+@_plain_errors
+def forecast(
+    runs: Annotated[
+        list[pathlib.Path],
+        typer.Argument(
+            metavar="RUN...", help="The run to forecast, and others of the same model and data to learn from."
+        ),
+    ],
+    until: Annotated[int | None, typer.Option(help="Steps of the first run that the law may see; else all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Forecast a run of so many steps instead.")] = None,
+    law: Annotated[str, typer.Option(help="multi_power or momentum.")] = "multi_power",
+    interval: Annotated[float, typer.Option(help="Probability of the interval.")] = 0.9,
+    out: Annotated[pathlib.Path | None, typer.Option(help="The picture; else forecast.png in the first run.")] = None,
+    force: Force = False,
+):
+    """Forecast the validation loss of a run's later steps, or of a longer run, and draw it with its interval."""
+    picture = out or runs[0] / "forecast.png"
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
+    found = forecast_runs(runs, until=until, steps=steps, law=law, interval=interval)
+    save_forecast(draw_forecast(found), picture)
+    _say(f"{found}\npicture: {picture}")
 
 
 @app.command()

@@ -2,6 +2,19 @@
 
 from tfllm.runs.curves import draw_curves
 from tfllm.runs.folder import Run, check_free, load_run
+from tfllm.runs.forecasting import RunForecast, draw_forecast, forecast_runs, save_forecast
 from tfllm.runs.training import TrainingSettings, describe_scores, train_run
 
-__all__ = ["Run", "TrainingSettings", "check_free", "describe_scores", "draw_curves", "load_run", "train_run"]
+__all__ = [
+    "Run",
+    "RunForecast",
+    "TrainingSettings",
+    "check_free",
+    "describe_scores",
+    "draw_curves",
+    "draw_forecast",
+    "forecast_runs",
+    "load_run",
+    "save_forecast",
+    "train_run",
+]

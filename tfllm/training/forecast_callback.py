@@ -4,9 +4,11 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfllm.training.forecast_fit import Curve, NoForecast, check_rates, fit
 from tfllm.training.forecast_rules import check_best, check_gap, ends_above
+from tfllm.training.schedules import Schedule
 from tfllm.training.schedules import learning_rates as rates_of
 
 _GROWTH = 1.1  # the law is fitted again when there are so many times the points
@@ -113,6 +115,9 @@ def schedule_of(optimizer, steps):
     """Returns float64 [steps], the rates that a Keras optimizer will take; the present one throughout without a schedule."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     schedule = getattr(inner, "_learning_rate", None)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return np.asarray(rates_of(schedule, steps), np.float64)
+    if isinstance(schedule, Schedule):
+        return rates_of(schedule, steps)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):  # which takes one step at a time
+        every = tf.data.Dataset.range(steps).map(lambda step: tf.cast(schedule(step), tf.float32)).batch(steps)
+        return every.get_single_element().numpy().astype(np.float64)
     return np.full([steps], float(keras.ops.convert_to_numpy(inner.learning_rate)))

@@ -212,9 +212,10 @@ class Law:
     def __repr__(self):
         found = [self.predict(curve.learning_rates)[curve.steps] for curve in self.curves]
         score = _score(np.concatenate(found), np.concatenate([curve.losses for curve in self.curves]))
+        count, points = len(self.curves), sum(len(curve.steps) for curve in self.curves)
         return (
-            f"Law({self.name!r}, fitted to {len(self.curves)} curves with {sum(len(c.steps) for c in self.curves):,} "
-            f"points: R2 {score['r2']:.4f}, mean absolute error {score['mae']:.4f})"
+            f"Law({self.name!r}, fitted to {count} curve{'s'[: count - 1]} with {points:,} points: "
+            f"R2 {score['r2']:.4f}, mean absolute error {score['mae']:.4f})"
         )
 
 
