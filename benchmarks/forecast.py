@@ -1,0 +1,190 @@
+"""How well the laws forecast loss curves: public ones of a 25M model, and runs of this project.
+
+    python benchmarks/forecast.py --curves FOLDER [--picture PNG]
+    python benchmarks/forecast.py --runs 10 [--steps 2000 --target-steps 6000] [--picture PNG]
+
+With --curves, both laws are fitted to three of nine public curves and compared with the other six. FOLDER holds nine files
+of `step,lr,loss`: constant_24000.csv, constant_72000.csv, cosine_24000.csv, cosine_72000.csv, wsd_20000_24000.csv,
+wsdld_20000_24000.csv, wsdcon_3.csv, wsdcon_9.csv and wsdcon_18.csv, published with Luo et al. 2025, arXiv:2503.12811.
+
+With --runs, small Transformers learn Shakespeare's characters: three runs under three schedules, then as many longer runs
+as asked, each with another seed, under a fourth schedule and the one that `optimize_schedule` finds. Reported are the error
+of the forecast final validation loss, how often the 90 % interval held it, and how the schedules compare.
+"""
+
+import argparse
+import pathlib
+import time
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+from tfllm.picture import Picture
+from tfllm.training import forecast
+from tfllm.training.schedules import Constant, Cosine, WarmupStableDecay, learning_rates
+
+FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
+TESTED = ("constant_72000", "cosine_72000", "wsd_20000_24000", "wsdld_20000_24000", "wsdcon_3", "wsdcon_18")
+PEAK, LOWEST, WARMUP = 3e-4, 3e-5, 2160
+CONTEXT, BATCH, WARMUP_STEPS, RATE = 64, 12, 100, 2e-3
+
+
+def read_curve(folder, name):
+    """Reads a public curve; the rates between its points are worked out from the name and checked at them."""
+    table = np.genfromtxt(pathlib.Path(folder) / f"{name}.csv", delimiter=",", names=True)
+    steps, kind, number = table["step"].astype(int), *name.split("_")[:2]
+    every = np.arange(steps[-1] + 1)
+    since = (every - int(number)) / 4000
+    after = {
+        "constant": lambda: np.full(len(every), PEAK),
+        "cosine": lambda: (
+            LOWEST + (PEAK - LOWEST) * (1 + np.cos(np.pi * (every - WARMUP) / (int(number) - WARMUP))) / 2
+        ),
+        "wsd": lambda: PEAK * (LOWEST / PEAK) ** np.maximum(since, 0),
+        "wsdld": lambda: PEAK + (LOWEST - PEAK) * np.maximum(since, 0),
+        "wsdcon": lambda: np.where(every < 8000, PEAK, int(number) * 1e-5),
+    }[kind]()
+    rates = np.where(every < WARMUP, PEAK * (every + 1) / (WARMUP + 1), after)
+    np.testing.assert_allclose(rates[steps], table["lr"], rtol=1e-6)
+    return forecast.Curve(rates, steps, table["loss"])
+
+
+def public_curves(folder, picture):
+    curves = {name: read_curve(folder, name) for name in FITTED + TESTED}
+    laws = {}
+    for kind in ("multi_power", "momentum"):
+        began = time.perf_counter()
+        laws[kind] = law = forecast.fit([curves[name] for name in FITTED], law=kind)
+        fitted = time.perf_counter()
+        found = {name: law.predict(curves[name].learning_rates, interval=0.9) for name in curves}
+        predicted = time.perf_counter()
+        print(f"\n{law}\nfit {fitted - began:.1f} s, nine forecasts with intervals {predicted - fitted:.1f} s\n")
+        print("| curve | | R2 | mean absolute error | worst | final loss off | in the 90 % interval |")
+        print("|---|---|---|---|---|---|---|")
+        rows = []
+        for name, curve in curves.items():
+            score, at = law.score(curve), curve.steps
+            inside = np.mean((found[name].low[at] <= curve.losses) & (curve.losses <= found[name].high[at]))
+            final = found[name].loss[at[-1]] - curve.losses[-1]
+            rows.append([score["r2"], score["mae"], score["worst"], abs(final), inside])
+            print(
+                f"| {name} | {'fitted' if name in FITTED else 'forecast'} | {score['r2']:.4f} | {score['mae']:.4f} | "
+                f"{score['worst']:.4f} | {final:+.4f} | {inside:.0%} |"
+            )
+        r2, mae, worst, final, inside = np.mean(rows[len(FITTED) :], axis=0)
+        print(f"| mean of the six | | {r2:.4f} | {mae:.4f} | {worst:.4f} | {final:.4f} | {inside:.0%} |")
+    if picture:
+        draw(curves, laws["multi_power"], FITTED, picture)
+
+
+def draw(curves, law, fitted, path):
+    """Draws curves with their forecasts and intervals, a panel a curve; loss axes leave out the first tenth."""
+    names = list(curves)
+    rows = -(-len(names) // 3)
+    figure = Picture(figsize=(12, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for panel, name in zip(panels, names, strict=False):
+        curve = curves[name]
+        found, every = law.predict(curve.learning_rates, interval=0.9), np.arange(len(curve.learning_rates))
+        shown = every >= curve.steps[len(curve.steps) // 10]
+        panel.plot(curve.steps / 1000, curve.losses, ".", color="black", ms=3, label="measured")
+        panel.fill_between(every[shown] / 1000, found.low[shown], found.high[shown], color="C0", alpha=0.3, lw=0)
+        panel.plot(every[shown] / 1000, found.loss[shown], color="C0", label="fit" if name in fitted else "forecast")
+        low, high = found.low[shown].min(), curve.losses[curve.steps >= every[shown][0]].max()
+        panel.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+        panel.set_title(name)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    figure.supxlabel("thousand steps")
+    figure.supylabel("loss (nats a token)")
+    figure.savefig(path, dpi=100)
+
+
+def train(text, schedule, steps, seed, evaluations):
+    """Trains a small Transformer and returns the `Curve` of its validation loss."""
+    import keras
+
+    import tfllm
+
+    keras.utils.set_random_seed(seed)
+    begin, rest = tfllm.data.split_text(text, 0.1)
+    tokenizer = tfllm.CharTokenizer.train(text)
+    model = tfllm.TransformerLM(tokenizer.vocab_size, CONTEXT, 64, 2, 4, positions="rotary")
+    batches = tfllm.data.lm_dataset(begin, tokenizer, CONTEXT, BATCH, seed=seed).repeat()
+    held_out = tfllm.data.lm_dataset(rest[:32_768], tokenizer, CONTEXT, 64, shuffle=False).cache()
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1, beta_2=0.99)
+    model.compile(optimizer, jit_compile=True, steps_per_execution=10)
+    epoch = steps // evaluations
+    history = model.fit(
+        batches, validation_data=held_out, steps_per_epoch=epoch, epochs=evaluations, shuffle=False, verbose=0
+    ).history
+    forecast.check_gap(history["loss"], history["val_loss"])
+    measured = epoch * np.arange(1, evaluations + 1) - 1
+    return forecast.Curve(learning_rates(schedule, steps), measured, history["val_loss"])
+
+
+def own_runs(runs, steps, target, evaluations, picture):
+    import tfllm
+
+    text = tfllm.load_text("shakespeare")
+    schedules = {
+        "constant": Constant(RATE, WARMUP_STEPS),
+        "cosine": Cosine(RATE, steps, WARMUP_STEPS),
+        "WSD": WarmupStableDecay(RATE, steps, steps // 5, WARMUP_STEPS),
+    }
+    began = time.perf_counter()
+    short = {name: train(text, schedule, steps, 0, evaluations) for name, schedule in schedules.items()}
+    law = forecast.fit(list(short.values()))
+    print(f"\n{law}\nthree runs of {steps:,} steps: {time.perf_counter() - began:.0f} s")
+    targets = {
+        "WSD": WarmupStableDecay(RATE, target, target // 5, WARMUP_STEPS),
+        "cosine": Cosine(RATE, target, WARMUP_STEPS),
+        "optimized": forecast.optimize_schedule(law, target, peak=RATE, warmup_steps=WARMUP_STEPS),
+    }
+    finals, held, longer = {name: [] for name in targets}, [], {}
+    print(f"\n| {target:,} steps under | seed | forecast | 90 % interval | measured | off |\n|---|---|---|---|---|---|")
+    for seed in range(1, runs + 1):
+        for name, schedule in targets.items():
+            curve = train(text, schedule, target, seed, evaluations)
+            loss, low, high = (values[-1] for values in law.predict(curve.learning_rates, interval=0.9))
+            final = curve.losses[-1]
+            finals[name].append(final)
+            held.append(low <= final <= high)
+            longer[f"{name}, seed {seed}"] = curve
+            print(
+                f"| {name} | {seed} | {loss:.4f} | {low:.4f} to {high:.4f} | {final:.4f} | {loss / final - 1:+.2%} |",
+                flush=True,
+            )
+    print(f"\nThe interval held {sum(held)} of {len(held)} final losses.")
+    for name, losses in finals.items():
+        line = f"{name}: final validation loss {np.mean(losses):.4f} over {runs} seeds"
+        if name != "optimized" and runs > 1:
+            test = ttest_rel(finals["optimized"], losses)
+            better = np.mean(losses) - np.mean(finals["optimized"])
+            line += f"; optimized is {better:+.4f} lower, paired t-test p = {test.pvalue:.3f}"
+        print(line)
+    if picture:
+        draw(short | dict(list(longer.items())[:3]), law, list(short), picture)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--curves", help="the folder of the public curves")
+    parser.add_argument("--runs", type=int, default=0, help="seeds of longer runs of one's own")
+    parser.add_argument("--steps", type=int, default=2000, help="of each of the three short runs")
+    parser.add_argument("--target-steps", type=int, default=6000, help="of each longer run")
+    parser.add_argument("--evaluations", type=int, default=40, help="of each run")
+    parser.add_argument("--picture", help="a PNG file to write")
+    arguments = parser.parse_args()
+    if not arguments.curves and not arguments.runs:
+        parser.error("give --curves FOLDER or --runs N")
+    if arguments.curves:
+        public_curves(arguments.curves, arguments.picture)
+    if arguments.runs:
+        own_runs(arguments.runs, arguments.steps, arguments.target_steps, arguments.evaluations, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
