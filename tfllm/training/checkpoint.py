@@ -201,7 +201,9 @@ def unpack(nest, arrays):
     if isinstance(nest, list):
         return [unpack(part, arrays) for part in nest]
     if isinstance(nest, dict):
-        return arrays[nest[_MARK]][()] if set(nest) == {_MARK} else {k: unpack(v, arrays) for k, v in nest.items()}
+        return (
+            arrays[nest[_MARK]].copy()[()] if set(nest) == {_MARK} else {k: unpack(v, arrays) for k, v in nest.items()}
+        )
     return nest
 
 

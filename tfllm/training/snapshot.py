@@ -1,9 +1,11 @@
 """What a run needs to go on exactly: every variable, every random state, what callbacks remember, and whose run it is.
 
-Left out, because nothing can read it: the counters inside TensorFlow's old random operations with state (`tf.random.normal`,
-`tf.random.shuffle`), which neither Keras's layers nor this package call in training.
+Left out: the counters inside TensorFlow's random operations with state (`tf.random.normal`, `tf.random.shuffle`), which nothing
+can read and neither Keras's layers nor this package call in training; and `tf.random.get_global_generator()`, which whoever
+uses it hands over as one of `also`.
 """
 
+import copy
 import hashlib
 import random
 import re
@@ -11,7 +13,8 @@ import re
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.random.seed_generator import global_seed_generator  # Keras has no public door to it
+from keras.src.backend.common.global_state import get_global_attribute  # Keras has no public door to its generator
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 # What the callbacks of Keras remember from epoch to epoch. Others say it themselves, by `get_state` and `set_state`.
 _REMEMBERED = {
@@ -130,23 +133,23 @@ def fingerprint_tokenizer(tokenizer):
 
 
 def random_states():
-    """Returns a nest of the states of the global random generators of Python, NumPy, Keras and TensorFlow."""
+    """Returns a nest of the states of the global random generators of Python, NumPy and Keras."""
     version, words, gauss = random.getstate()
+    generator = get_global_attribute(GLOBAL_SEED_GENERATOR)  # to make one would draw from Python's
     return {
         "python": [version, np.array(words, np.int64), gauss],
         "numpy": np.random.get_state(legacy=False),
-        "keras": _tensor_of(global_seed_generator().state).numpy(),
-        "tensorflow": tf.random.get_global_generator().state.numpy(),
+        "keras": None if generator is None else _tensor_of(generator.state).numpy(),
     }
 
 
 def set_random_states(states):
     """Sets what `random_states` returned."""
+    if states["keras"] is not None:
+        global_seed_generator().state.assign(states["keras"])
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     np.random.set_state(states["numpy"])
-    global_seed_generator().state.assign(states["keras"])
-    tf.random.get_global_generator().reset(states["tensorflow"])
 
 
 def callback_states(callbacks):
@@ -158,9 +161,9 @@ def set_callback_states(callbacks, states):
     """Sets what `callback_states` returned; callbacks that were not there then stay as they are."""
     for name, callback in _named(callbacks):
         if name in states and hasattr(callback, "set_state"):
-            callback.set_state(states[name])
+            callback.set_state(copy.deepcopy(states[name]))  # which the callback may take for its own and change
         elif name in states:
-            for attribute, value in states[name].items():
+            for attribute, value in copy.deepcopy(states[name]).items():
                 setattr(callback, attribute, value)
 
 
