@@ -308,6 +308,7 @@ FALL = 3 - np.arange(10) / 10
         (np.linspace(0.1, 1, 100), STEPS, FALL, forecast.NoForecast, "after the warm-up; got 0"),
         (RATES, STEPS, np.full(10, 3.0), forecast.NoForecast, "losses must fall; those of curve 0 went from 3.0000"),
         (RATES, STEPS, FALL[::-1], forecast.NoForecast, "losses must fall"),
+        (RATES, STEPS, np.where(STEPS < 80, FALL, 7.5), forecast.NoForecast, "to 7.5000: the run diverged"),
         (
             RATES,
             STEPS,
@@ -347,6 +348,9 @@ def test_bad_arguments_are_refused(fitted):
         forecast.should_stop(curve, 2.0, confidence=1.0)
     with pytest.raises(ValueError, match="monitor must be one of the logs"):
         scripted_fit(40, forecast.LossForecast(40, monitor="bleu"), np.ones(40), PEAK)
+    absent = forecast.LossForecast(40, monitor="val_bleu")  # validation may come every few epochs
+    assert np.isnan(scripted_fit(40, absent, np.ones(40), PEAK)["final_loss"]).all()
+    assert "no val_bleu" in absent.reason
     with pytest.raises(ValueError, match="length of the whole run; got 30"):
         scripted_fit(40, forecast.LossForecast(30), np.linspace(2, 1, 40), PEAK)
     with pytest.raises(forecast.NoForecast, match="one whose rate falls"):

@@ -76,24 +76,30 @@ class LossForecast(keras.callbacks.Callback):
             self.learning_rates = schedule_of(self.model.optimizer, self.steps)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.monitor not in logs:
-            raise ValueError(f"monitor must be one of the logs {sorted(logs)}; got {self.monitor!r}")
         step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
         if step >= self.steps:
             raise ValueError(
                 f"steps must be the length of the whole run; got {self.steps}, and the run took step {step}"
             )
-        if self._points and step <= self._points[-1][0]:  # every gradient of the epoch was left out
-            self._points.pop()
-        self._points.append((step, float(logs[self.monitor])))
-        if "val_loss" in logs and "loss" in logs:
-            self._both.append((float(logs["loss"]), float(logs["val_loss"])))
-        self._forecast()
+        if self.monitor in logs:
+            self._add(step, logs)
+            self._forecast()
+        elif not self.monitor.startswith("val_"):
+            raise ValueError(f"monitor must be one of the logs {sorted(logs)}; got {self.monitor!r}")
+        elif not self._points:
+            self.reason = f"there was no {self.monitor} yet"
         names = ("final_loss", "final_loss_low", "final_loss_high")
         logs.update(zip(names, self.forecast or (math.nan,) * 3, strict=True))
         going_on = self.forecast and self.best is not None and step + 1 < self.steps
         if going_on and ends_above(self._fitted, self.learning_rates, self.best, self.confidence):
             self.stopped_at, self.model.stop_training = step, True
+
+    def _add(self, step, logs):
+        if self._points and step <= self._points[-1][0]:  # every gradient of the epoch was left out
+            self._points.pop()
+        self._points.append((step, float(logs[self.monitor])))
+        if "val_loss" in logs and "loss" in logs:
+            self._both.append((float(logs["loss"]), float(logs["val_loss"])))
 
     def _forecast(self):
         if len(self._points) < _GROWTH * self._fitted_at:

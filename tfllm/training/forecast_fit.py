@@ -16,6 +16,7 @@ from tfllm.training.forecast_laws import LAWS, grid_of, loss_of, make_plan, powe
 
 LEAST_POINTS = 8
 _HUBER = 3.0  # standard deviations of the noise, beyond which a point counts as wild
+_FARTHEST = 4.5  # standard deviations of the prior; farther off numbers overflow
 _TOLERANCE = 1e-6  # of the lowest loss, what interpolation between steps may add
 _LEAST_LOSS = 1e-9  # where a law, taken too far, falls below 0
 
@@ -105,7 +106,7 @@ def fit(curves, law="multi_power"):
 
     Raises:
         ValueError: when `law` is unknown.
-        NoForecast: when there are too few points after the warm-up, or the losses do not fall.
+        NoForecast: when there are too few points after the warm-up, or losses that do not fall or diverge in the end.
 
     Example:
         >>> rates = np.full(2000, 1e-3)
@@ -231,7 +232,8 @@ class _Problem:
         self.logs = np.log(np.concatenate([curve.losses for curve in curves]))
         final = min(curve.losses.min() for curve in curves)
         self.mean = np.concatenate([np.log([0.9 * final, 0.1 * final, 0.5, 0.05 * final]), kind.prior_mean])
-        self.deviation = np.concatenate([[1.0, 2.0, 1.0, 0.5], kind.prior_deviation])
+        self.deviation = np.concatenate([[1.0, 2.0, 0.7, 0.5], kind.prior_deviation])
+        self.bounds = self.mean - _FARTHEST * self.deviation, self.mean + _FARTHEST * self.deviation
 
     def residuals(self, theta):
         """Returns (float64 [N], float64 [N, P]): logarithms of losses, found minus measured, and their gradient."""
@@ -275,10 +277,11 @@ class _Problem:
 
         return least_squares(
             lambda theta: np.concatenate([both(theta)[0] / sigma, (theta - self.mean) * prior]),
-            theta,
+            np.clip(theta, *self.bounds),
             lambda theta: np.concatenate([both(theta)[1] / sigma, np.diag(prior)]),
             loss="huber",
             f_scale=_HUBER,
+            bounds=self.bounds,
             max_nfev=100,
         )
 
@@ -348,10 +351,16 @@ def _check_curves(curves):
         raise NoForecast(f"curves must hold at least {LEAST_POINTS} losses measured after the warm-up; got {points}")
     for number, curve in enumerate(curves):
         third = len(curve.losses) // 3
-        if third and np.median(curve.losses[-third:]) >= np.median(curve.losses[:third]):
+        if not third:
+            continue
+        before, after, end = (
+            np.median(part) for part in (curve.losses[:third], curve.losses[-third:], curve.losses[-3:])
+        )
+        if after >= before or end > before:
+            what = "diverged" if end > before else "learned nothing"
             raise NoForecast(
-                f"losses must fall; those of curve {number} went from {np.median(curve.losses[:third]):.4f} to "
-                f"{np.median(curve.losses[-third:]):.4f} (medians of the first and the last third)"
+                f"losses must fall; those of curve {number} went from {before:.4f} (median of the first third) to "
+                f"{max(after, end):.4f}: the run {what}"
             )
 
 

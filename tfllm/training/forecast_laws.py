@@ -239,7 +239,7 @@ def loss_of(law, plan, theta, scale):
 
 
 def grid_of(law, rates, theta, tolerance):
-    """Finds steps, about 4096 at most, between which a straight line follows the loss but for the power of the sum of rates.
+    """Finds steps between which a straight line follows the loss, but for the power of the sum of rates; some thousands at most.
 
     Args:
         law: `MultiPower` or `Momentum`.
