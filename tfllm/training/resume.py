@@ -175,6 +175,7 @@ class Checkpoints:
             raise ValueError(
                 f"directory must be free of checkpoints unless restore is called; got {str(self.directory)!r}"
             )
+        self.wait()  # so that no more than one copy of everything is in memory
         arrays = snapshot.read_variables(self._variables())
         state = self._identity | {
             "values": checkpoint.pack(values, arrays, "values"),
@@ -182,7 +183,6 @@ class Checkpoints:
             "random": checkpoint.pack(snapshot.random_states(), arrays, "random"),
             "value": None if value is None else float(value),
         }
-        self.wait()
         self.step, self._restored, self._loaded = step, True, None
         self._scores = {s: old for s, old in self._scores.items() if s < step} | {step: state["value"]}
         self._writer = threading.Thread(target=self._write, args=(step, arrays, state), name="checkpoint")
@@ -197,14 +197,8 @@ class Checkpoints:
             self._writer.join()
             self._writer = None
         if self._failure is not None:
-            step, error = self._failure
-            self._failure = None
-            warnings.warn(
-                f"the checkpoint of step {step} was not written in {str(self.directory)!r} ({error}); earlier ones are as they "
-                "were",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            failure, self._failure = self._failure, None
+            warnings.warn(failure, RuntimeWarning, stacklevel=3)
 
     @property
     def writing(self):
@@ -233,19 +227,24 @@ class Checkpoints:
         return snapshot.variables_of(self.model, self.optimizer, self.also)
 
     def _write(self, step, arrays, state):
+        failure = (
+            f"the checkpoint of step {step} was not written in {str(self.directory)!r}, earlier ones are as they were"
+        )
         try:
             checkpoint.mend(self.directory)
             checkpoint.clean(self.directory)
             checkpoint.write_checkpoint(self.directory, step, arrays, state)
+            failure = f"old checkpoints could not be removed from {str(self.directory)!r}"
+            steps = checkpoint.list_steps(self.directory)
+            self._damaged.discard(step)
+            # Those after this step are of a way that was left by restoring an earlier one.
+            last = [other for other in steps if other <= step and other not in self._damaged][-self.keep :]
+            for other in set(steps) - {*last, self.best}:
+                checkpoint.remove_checkpoint(self.directory, other)
         except Exception as error:  # a thread has nobody to raise to; `wait` tells
-            self._scores = {s: value for s, value in self._scores.items() if s != step}
-            self._failure = step, error
-            return
-        steps = set(checkpoint.list_steps(self.directory)) - (self._damaged - {step})
-        # Those after this step are of a way that was left by restoring an earlier one.
-        kept = {*sorted(s for s in steps if s <= step)[-self.keep :], self.best}
-        for other in set(checkpoint.list_steps(self.directory)) - kept:
-            checkpoint.remove_checkpoint(self.directory, other)
+            self._failure = f"{failure} ({error})"
+            if step not in checkpoint.list_steps(self.directory):
+                self._scores = {other: value for other, value in self._scores.items() if other != step}
 
     def _read(self, wanted):
         """Returns (state, arrays) of the newest whole checkpoint, or of the one that is wanted; None without any."""
