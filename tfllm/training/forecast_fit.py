@@ -307,14 +307,17 @@ class _Problem:
 
 
 def _missed(problem, theta):
-    """Returns float, by how much more than expected the law misses a curve that it was not fitted to.
+    """Returns float, by how much more than expected the law misses what it was not fitted to.
 
     A law is not the truth, and no residual of the fit shows by how much another schedule will differ. So each curve is
-    left out in turn; what its late mean is off, beyond the uncertainty of that fit, is added to every interval.
+    left out in turn, or of a single curve its later half; what the late mean is off, beyond the uncertainty of that fit,
+    is added to every interval.
     """
     beyond = []
     for left_out, curve in enumerate(problem.curves):
         others = [other for number, other in enumerate(problem.curves) if number != left_out]
+        half = len(curve.steps) // 2
+        others = others or [Curve(curve.learning_rates, curve.steps[:half], curve.losses[:half])]
         if sum(len(other.steps) for other in others) < LEAST_POINTS:
             continue
         rest, alone = (_Problem(problem.kind, part, problem.peak, problem.scale) for part in (others, [curve]))
