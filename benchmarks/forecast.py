@@ -73,6 +73,12 @@ def public_curves(folder, picture):
             )
         r2, mae, worst, final, inside = np.mean(rows[len(FITTED) :], axis=0)
         print(f"| mean of the six | | {r2:.4f} | {mae:.4f} | {worst:.4f} | {final:.4f} | {inside:.0%} |")
+        losses = np.concatenate([curves[name].losses for name in TESTED])
+        error = np.concatenate([found[name].loss[curves[name].steps] for name in TESTED]) - losses
+        r2 = 1 - np.mean(error**2) / np.var(losses)
+        print(
+            f"| their {len(losses):,} points | | {r2:.4f} | {np.abs(error).mean():.4f} | {np.abs(error).max():.4f} | | |"
+        )
     if picture:
         draw(curves, laws["multi_power"], FITTED, picture)
 
