@@ -141,16 +141,20 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         callbacks = [recorder, keras.callbacks.TerminateOnNaN()]
         if settings.patience:
             callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience))
-        model.fit(
-            train,
-            steps_per_epoch=interval,
-            epochs=-(-settings.steps // interval),  # the recorder ends the last one where `steps` are done
-            validation_data=validation,
-            callbacks=callbacks,
-            verbose=0,
-        )
+        diverged = f"learning_rate must leave the loss finite; got {settings.learning_rate}, which did not"
+        try:
+            model.fit(
+                train,
+                steps_per_epoch=interval,
+                epochs=-(-settings.steps // interval),  # the recorder ends the last one where `steps` are done
+                validation_data=validation,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except FloatingPointError as error:
+            raise ValueError(diverged) from error
     if recorder.best == float("inf"):
-        raise ValueError(f"learning_rate must leave the loss finite; got {settings.learning_rate}, which did not")
+        raise ValueError(diverged)
     model.load_weights(path / folder.WEIGHTS)
     scores = evaluate_text(model, tokenizer, validation_text, settings.sequence_length)
     console.print(f"best weights on the whole validation part: {describe_scores(scores)}", highlight=False)
