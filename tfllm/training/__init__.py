@@ -24,14 +24,17 @@ from tfllm.training.schedules import (
     learning_rates,
 )
 from tfllm.training.step import SkippedSteps, gradient_step, make_train_step
+from tfllm.training.update_rules import Adam, Lookahead
 
 __all__ = [
+    "Adam",
     "Checkpoints",
     "Constant",
     "Cosine",
     "InverseSquareRoot",
     "LMLoss",
     "Linear",
+    "Lookahead",
     "OneCycle",
     "Perplexity",
     "Resume",
