@@ -13,6 +13,7 @@ from tfllm.training.preference import (
     sequence_log_probs,
     token_log_probs,
 )
+from tfllm.training.rate_range import RateRange, find_rate_range
 from tfllm.training.resume import Checkpoints, Resume, stream_from
 from tfllm.training.schedules import (
     Constant,
@@ -37,12 +38,14 @@ __all__ = [
     "Lookahead",
     "OneCycle",
     "Perplexity",
+    "RateRange",
     "Resume",
     "SkippedSteps",
     "WarmupStableDecay",
     "WeightAverage",
     "WeightedMean",
     "exclude_from_decay",
+    "find_rate_range",
     "forecast",
     "gradient_step",
     "group_advantages",
