@@ -62,11 +62,49 @@ class WeightAverage:
     @contextlib.contextmanager
     def lent(self):
         """Gives the model the averaged weights for as long as the context lasts, to evaluate, generate or save it."""
-        own = [tf.identity(weight.value) for weight in self._weights]
+        own = self._lend()
         try:
-            for weight, average in zip(self._weights, self._averages, strict=True):
-                weight.assign(average.value)
             yield
         finally:
-            for weight, value in zip(self._weights, own, strict=True):
-                weight.assign(value)
+            self._take_back(own)
+
+    def _lend(self):
+        """Gives the model the averaged weights and returns its own."""
+        own = [tf.identity(weight.value) for weight in self._weights]
+        self._take_back(self._averages)
+        return own
+
+    def _take_back(self, values):
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.assign(value)
+
+
+class ValidateAverage(keras.callbacks.Callback):
+    """Makes `fit` validate the averaged weights in place of the last ones.
+
+    Args:
+        average: `WeightAverage` of the model.
+
+    Example:
+        >>> model = tfllm.RecurrentLM(8, "gru", 4)
+        >>> average, data = WeightAverage(model, decay=0.9), tfllm.data.lm_dataset(tf.range(90) % 8, None, 4, 2)
+        >>> model.compile(keras.optimizers.SGD(0.1), average=average)
+        >>> history = model.fit(data, validation_data=data, verbose=0, callbacks=[ValidateAverage(average)]).history
+        >>> sorted(history)[-1]
+        'val_perplexity'
+    """
+
+    def __init__(self, average):
+        super().__init__()
+        self.average, self._own = average, None
+
+    def on_train_begin(self, logs=None):
+        self.on_test_end()  # of a validation that an exception ended
+
+    def on_test_begin(self, logs=None):
+        self._own = self.average._lend()
+
+    def on_test_end(self, logs=None):
+        if self._own is not None:
+            self.average._take_back(self._own)
+            self._own = None

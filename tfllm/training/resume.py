@@ -19,12 +19,16 @@ import keras
 import tensorflow as tf
 
 from tfllm.training import checkpoint, snapshot
+from tfllm.training.distribution import gather_numbers, strategy_of, workers_of
 
 
 class Checkpoints:
     """Saves and restores a run in a loop of one's own.
 
     Used in a `with` statement it answers SIGTERM (in the main thread) and waits for the last write at the end.
+
+    Of several workers, which all call the same methods, the chief alone writes and answers SIGTERM; the others go on until it has
+    left. All restore what the chief restores, so all must see the directory.
 
     Args:
         directory: str or path, one run's own; made when missing.
@@ -88,10 +92,13 @@ class Checkpoints:
         self.optimizer = getattr(model, "optimizer", None) if optimizer is None else optimizer
         self.also, self.every_steps, self.keep, self.mode = list(also), every_steps, keep, mode
         self.values, self.step, self.terminating = {}, 0, False
+        self._strategy = strategy_of(model.trainable_variables)
+        self._writes = workers_of(self._strategy).is_chief
         self._identity = {
             "model": snapshot.describe_model(model),
             "optimizer": type(self.optimizer).__name__,
-            "data": snapshot.fingerprint_data(data, data_name),
+            # The rows of other workers begin otherwise.
+            "data": snapshot.fingerprint_data(data if self._writes else None, data_name),
             "tokenizer": snapshot.fingerprint_tokenizer(tokenizer),
         }
         self._scores, self._damaged, self._loaded = {}, set(), None
@@ -125,7 +132,7 @@ class Checkpoints:
         Warns:
             RuntimeWarning: for every damaged checkpoint that is passed over, with the file and the reason.
         """
-        self._loaded = self._read(step)
+        self._loaded = self._read_alike(step)
         self._restored = True
         self.recall()
         return self.step
@@ -171,20 +178,24 @@ class Checkpoints:
         """
         if step < self.step:
             raise ValueError(f"step must be at least {self.step}, the one last saved; got {step}")
-        if not self._restored and checkpoint.list_steps(self.directory):
+        if self._writes and not self._restored and checkpoint.list_steps(self.directory):
             raise ValueError(
                 f"directory must be free of checkpoints unless restore is called; got {str(self.directory)!r}"
             )
         self.wait()  # so that no more than one copy of everything is in memory
-        arrays = snapshot.read_variables(self._variables())
-        state = self._identity | {
-            "values": checkpoint.pack(values, arrays, "values"),
-            "also": checkpoint.pack(snapshot.callback_states(self.also), arrays, "state"),
-            "random": checkpoint.pack(snapshot.random_states(), arrays, "random"),
-            "value": None if value is None else float(value),
-        }
+        value = None if value is None else float(value)
+        if self._writes:
+            arrays = snapshot.read_variables(self._variables())
+            state = self._identity | {
+                "values": checkpoint.pack(values, arrays, "values"),
+                "also": checkpoint.pack(snapshot.callback_states(self.also), arrays, "state"),
+                "random": checkpoint.pack(snapshot.random_states(), arrays, "random"),
+                "value": value,
+            }
         self.step, self._restored, self._loaded = step, True, None
-        self._scores = {s: old for s, old in self._scores.items() if s < step} | {step: state["value"]}
+        self._scores = {s: old for s, old in self._scores.items() if s < step} | {step: value}
+        if not self._writes:
+            return
         self._writer = threading.Thread(target=self._write, args=(step, arrays, state), name="checkpoint")
         self._writer.start()
         if self.terminating:
@@ -219,7 +230,7 @@ class Checkpoints:
         return best is None or (value < best if self.mode == "min" else value > best)
 
     def _on_sigterm(self, number, frame):
-        self.terminating = True
+        self.terminating = self._writes
 
     def _variables(self):
         if self.optimizer is not None and not self.optimizer.built:
@@ -245,6 +256,15 @@ class Checkpoints:
             self._failure = f"{failure} ({error})"
             if step not in checkpoint.list_steps(self.directory):
                 self._scores = {other: value for other, value in self._scores.items() if other != step}
+
+    def _read_alike(self, wanted):
+        """Returns what `_read` does; of several workers the chief, which may have to mend the directory, chooses the step."""
+        if self._writes:
+            loaded = self._read(wanted)
+        chosen = int(gather_numbers(self._strategy, [self.step if self._writes and loaded else -1])[0, 0])
+        if not self._writes:
+            loaded = None if chosen < 0 else self._read(chosen)
+        return loaded
 
     def _read(self, wanted):
         """Returns (state, arrays) of the newest whole checkpoint, or of the one that is wanted; None without any."""
@@ -513,6 +533,7 @@ class _ResumedRun(keras.callbacks.CallbackList):
     def on_test_batch_end(self, batch, logs=None):
         super().on_test_batch_end(batch, logs)
         if self.over and self.checkpoints.terminating:
+            super().on_test_end()  # so that a callback that lent the model other weights takes them back
             snapshot.write_variables(self._metric_variables(), self.metrics_then)
             self._save()
 
