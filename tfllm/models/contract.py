@@ -9,16 +9,26 @@ batch decodes as it would alone.
 import collections.abc
 import dataclasses
 import inspect
+import itertools
 
 import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import document_positions
 from tfllm.text.tokenizers import check_ids
-from tfllm.training.losses import LMLoss, lm_loss
+from tfllm.training.distribution import (
+    check_agreement,
+    check_optimizer,
+    check_outside,
+    scope_of,
+    shard_rows,
+    strategy_of,
+    workers_of,
+)
+from tfllm.training.losses import LMLoss, lm_loss, widen
 from tfllm.training.metrics import Perplexity, WeightedMean
 from tfllm.training.resume import resuming
-from tfllm.training.step import SkippedSteps, check_step_settings, gradient_step
+from tfllm.training.step import SkippedSteps, check_step_settings, gradient_step, score_batch
 
 
 class LanguageModel(keras.Model):
@@ -35,6 +45,7 @@ class LanguageModel(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)  # Keras would turn ids that are not whole into others
+        self._distribute_strategy = None  # Keras is shown one device; the step knows of the others
         self._trackers = [WeightedMean("loss"), WeightedMean("accuracy"), Perplexity()]
 
     def initial_state(self, batch_size, slots, context=None):
@@ -127,8 +138,8 @@ class LanguageModel(keras.Model):
         return features, state
 
     def logits(self, features):
-        """Returns float32 [B, T, V], the logits of features [B, T, D] that `features` or `read` returned."""
-        return tf.cast(self._head(features), tf.float32)
+        """Returns float32 [B, T, V] (float64 in a float64 model), logits of features [B, T, D] that `features` or `read` gave."""
+        return widen(self._head(features))
 
     def _checked(self, ids):
         ids = tf.convert_to_tensor(ids)
@@ -176,7 +187,8 @@ class LanguageModel(keras.Model):
 
         Raises:
             ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, `loss_fn` is not a
-                function, or a `loss` or `metrics` is given, which `loss_fn` replaces.
+                function, a `loss` or `metrics` is given, which `loss_fn` replaces, or the optimizer was not made in the scope
+                of the model's strategy.
         """
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             value = kwargs.pop(name, None)
@@ -186,8 +198,14 @@ class LanguageModel(keras.Model):
             raise ValueError(f"loss_fn must be a function of (model, batch, training); got {loss_fn!r}")
         check_step_settings(clip_norm, accumulate)
         self.skipped_steps = SkippedSteps(max_skipped)
-        super().compile(optimizer=optimizer, **kwargs)
-        self.optimizer.build(self.trainable_variables)
+        strategy = strategy_of(self.trainable_variables)
+        with scope_of(strategy):
+            super().compile(optimizer=optimizer, **kwargs)
+            check_optimizer(strategy, self.optimizer)
+            self.optimizer.build(self.trainable_variables)
+        self._jit_replicas = self.jit_compile
+        if strategy is not None:  # XLA then compiles what each replica does, and not the sum over them
+            self.jit_compile = False
         self.loss_fn, self.clip_norm, self.accumulate, self.average = loss_fn, clip_norm, accumulate, average
         self._compile_options = kwargs
 
@@ -195,12 +213,20 @@ class LanguageModel(keras.Model):
         """Trains; the arguments and the result are those of `keras.Model.fit`. With a `training.Resume` among the callbacks, x
         is a `tf.data.Dataset`, and the run goes on where it was saved.
 
+        A model made in the scope of a strategy trains on all its devices. With several workers each calls this with the same
+        arguments; x and a `validation_data` are data sets of whole batches, of which each worker takes its rows.
+
         Raises:
+            ValueError: when the scope of a strategy is open, or several workers have arrays or differ in the number of steps.
             tf.errors.InvalidArgumentError: when a batch of a `tf.data.Dataset` has ids out of the vocabulary. The check runs
                 on the host, because XLA and GPUs would read zeros without a word.
             FloatingPointError: after `max_skipped` steps in a row whose gradient was not finite.
         """
+        strategy = strategy_of(self.trainable_variables)
+        check_outside(strategy, "fit")
         with resuming(self, x, args, kwargs) as (x, args, kwargs):
+            if workers_of(strategy).count > 1:
+                x, args, kwargs = self._share(strategy, x, args, kwargs)
             if isinstance(x, tf.data.Dataset):
                 kwargs.setdefault("shuffle", False)  # Keras warns of its own default otherwise
                 x = x.map(self._check_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -208,10 +234,28 @@ class LanguageModel(keras.Model):
         self.skipped_steps.check(self.skipped_steps.max_skipped)  # of the last steps too
         return history
 
+    def _share(self, strategy, x, args, kwargs):
+        """Returns the arguments of `fit`, with this worker's rows for data, when all workers agree on the number of steps."""
+        arguments = dict(inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments)
+        del arguments["self"]
+        steps = arguments.get("steps_per_epoch")
+        for name in ("x", "validation_data"):
+            data = arguments.get(name)
+            if name == "x" and not isinstance(data, tf.data.Dataset):
+                raise ValueError(f"x must be a tf.data.Dataset for several workers; got {type(data).__name__}")
+            if isinstance(data, tf.data.Dataset):
+                arguments[name] = shard_rows(data, strategy)
+        check_agreement(
+            strategy,
+            steps_per_epoch=int(arguments["x"].cardinality()) if steps is None else steps,
+            epochs=arguments.get("epochs", 1) - arguments.get("initial_epoch", 0),
+        )
+        return arguments.pop("x"), (), arguments
+
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             super().make_train_function(force=True)
-            run, steps = self.train_function, self.steps_per_execution
+            run, steps = self._one_by_one(self.train_step) or self.train_function, self.steps_per_execution
 
             def run_and_check(iterator):
                 results = run(iterator)
@@ -221,13 +265,40 @@ class LanguageModel(keras.Model):
             self.train_function = run_and_check
         return self.train_function
 
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            super().make_test_function(force=True)
+            self.test_function = self._one_by_one(self.test_step) or self.test_function
+        return self.test_function
+
+    def _one_by_one(self, step):
+        """Returns a function that takes the steps of an execution one by one; None without a strategy.
+
+        With one, a loop around the step, as Keras makes it, breaks when TensorFlow spreads it over devices.
+        """
+        if strategy_of(self.trainable_variables) is None:
+            return None
+        step = step if self.run_eagerly else tf.function(step, reduce_retracing=True)
+
+        def run(iterator):
+            results = None
+            for batch in itertools.islice(iterator, self.steps_per_execution):
+                results = step(batch)
+            if results is None:
+                raise StopIteration
+            return results
+
+        return run
+
     def _check_batch(self, *batch):
         """Returns a batch as it is, after its inputs, documents and targets were checked."""
-        ids, documents = _ids_and_documents(batch[0])
-        limit = f"vocab_size={self.vocab_size}"
-        rules = [("inputs", ids, self.vocab_size, limit)] + [("targets", t, self.vocab_size, limit) for t in batch[1:2]]
-        if documents is not None:
-            rules.append(("documents", documents, tf.shape(documents, tf.int64)[1] + 1, "T + 1"))
+        rules, limit = [], f"vocab_size={self.vocab_size}"
+        for texts in batch if isinstance(batch[0], tuple) else [batch]:  # a pair of texts is two batches
+            ids, documents = _ids_and_documents(texts[0])
+            rules.append(("inputs", ids, self.vocab_size, limit))
+            rules += [("targets", targets, self.vocab_size, limit) for targets in texts[1:2]]
+            if documents is not None:
+                rules.append(("documents", documents, tf.shape(documents, tf.int64)[1] + 1, "T + 1"))
         checks = []
         for name, values, end, shown in rules:
             inside = tf.reduce_all((values >= 0) & (tf.cast(values, tf.int64) < end))
@@ -250,12 +321,13 @@ class LanguageModel(keras.Model):
             accumulate=self.accumulate,
             skipped_steps=self.skipped_steps,
             average=self.average,
+            jit_compile=self._jit_replicas,
         )
         return self._track(totals)
 
     def test_step(self, batch):
         """Adds a batch to the metrics."""
-        return self._track(self.loss_fn(self, batch, training=False))
+        return self._track(score_batch(self, batch, self.loss_fn, jit_compile=self._jit_replicas))
 
     def _track(self, totals):
         nats = "nats" if "nats" in totals else "loss"

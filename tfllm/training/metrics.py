@@ -10,6 +10,9 @@ from tfllm.training.losses import mean
 class WeightedMean(keras.metrics.Metric):
     """The mean of all that was added, each with its weight.
 
+    Under a strategy it is updated outside of the replicas, with what they have in all, as the steps here do; so the workers can
+    read it, save it and restore it one without the other.
+
     Example:
         >>> metric = WeightedMean(name="loss")
         >>> metric.update_state(6.0, 3.0)
@@ -20,8 +23,10 @@ class WeightedMean(keras.metrics.Metric):
 
     def __init__(self, name="mean", dtype="float32"):
         super().__init__(name=name, dtype=dtype)
-        self.total = self.add_variable((), "zeros", name="total")
-        self.weight = self.add_variable((), "zeros", name="weight")
+        # `add_variable` would keep a sum for each replica, to be added up at every look.
+        with keras.name_scope(self.name):
+            self.total = keras.Variable("zeros", (), trainable=False, name="total")
+            self.weight = keras.Variable("zeros", (), trainable=False, name="weight")
 
     def update_state(self, total, weight):
         """Adds a weighted sum (float scalar) and the sum of its weights (float scalar)."""

@@ -1,16 +1,37 @@
 """One optimization step as a GradientTape function: what `model.fit` runs, and what a loop of one's own calls.
 
-Left out: the reduction over replicas, which Keras optimizers do when they apply.
+Under a strategy (`distribution.py`) the gradients of all replicas are added up first, weighted by what each counts; then the norm
+is clipped and looked at, and they are applied: what one device does with the whole batch.
 """
 
 import keras
 import tensorflow as tf
 
+from tfllm.training.distribution import (
+    add_up,
+    apply_reduced,
+    check_optimizer,
+    check_outside,
+    first_values,
+    on_replicas,
+    scope_of,
+    seeds_apart,
+    strategy_of,
+)
 from tfllm.training.losses import lm_loss, mean
 
 
 def gradient_step(
-    model, optimizer, batch, loss_fn=lm_loss, clip_norm=1.0, *, accumulate=1, skipped_steps=None, average=None
+    model,
+    optimizer,
+    batch,
+    loss_fn=lm_loss,
+    clip_norm=1.0,
+    *,
+    accumulate=1,
+    skipped_steps=None,
+    average=None,
+    jit_compile=False,
 ):
     """Computes the loss of a batch and moves the weights against its gradient.
 
@@ -18,16 +39,20 @@ def gradient_step(
     a `LossScaleOptimizer` then goes down.
 
     Args:
-        model: a Keras model; its `trainable_variables` move.
-        optimizer: a Keras optimizer, a `LossScaleOptimizer` included.
-        batch: what `loss_fn` reads; with `accumulate`, a nest of tensors with rows on their first axis.
+        model: a Keras model; its `trainable_variables` move. Where it was made in the scope of a strategy, the step is that of
+            the batches of all workers together.
+        optimizer: a Keras optimizer, a `LossScaleOptimizer` included, made in the same scope.
+        batch: what `loss_fn` reads; with `accumulate` or a strategy, a nest of tensors with rows on their first axis, those of
+            this worker.
         loss_fn: `(model, batch, training=True) -> {"loss": (sum, weight), ...}`.
         clip_norm: float > 0, the longest gradient (Euclidean norm over all weights), or None for no limit.
-        accumulate: int >= 1, micro-batches that the rows are cut into, in order. They are computed one after another, so
-            only one is in memory, and give the gradient of the whole batch: sums are added and divided by the sum of all
-            weights.
+        accumulate: int >= 1, micro-batches that the rows are cut into, in order; on each replica its own rows. They are computed
+            one after another, so only one is in memory, and give the gradient of the whole batch: sums are added and divided
+            by the sum of all weights.
         skipped_steps: `SkippedSteps`, which counts the steps that moved nothing, or None.
         average: `WeightAverage`, brought up to date when the weights have moved, or None.
+        jit_compile: bool, whether XLA compiles the gradient of each replica under a strategy; without one, whoever compiles the
+            step decides.
 
     Returns:
         (the totals of `loss_fn`, float32 scalar: the norm of the gradient before clipping).
@@ -35,6 +60,7 @@ def gradient_step(
     Source: clipping is Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
     """
     variables = model.trainable_variables
+    strategy = strategy_of(variables)
 
     def totals_and_gradients(rows):
         with tf.GradientTape() as tape:
@@ -43,18 +69,51 @@ def gradient_step(
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         return totals, [_dense(gradient, variable) for gradient, variable in zip(gradients, variables, strict=True)]
 
-    if accumulate == 1:
-        totals, gradients = totals_and_gradients(batch)
-    else:
-        totals, gradients = _accumulated(totals_and_gradients, batch, accumulate)
-    norm = tf.linalg.global_norm(gradients)
-    scale = tf.cast(optimizer.scale_loss(1.0), tf.float32)  # 1 but for a LossScaleOptimizer, which unscales in `apply`
-    if clip_norm is not None:
-        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm * scale, use_norm=norm)
-    moved = _apply_if_finite(optimizer, gradients, variables, tf.math.is_finite(norm), average)
+    def own_gradients(rows):
+        if accumulate == 1:
+            return totals_and_gradients(rows)
+        return _accumulated(totals_and_gradients, rows, accumulate)
+
+    def clipped_gradients(rows):
+        if strategy is None:
+            totals, gradients = own_gradients(rows)
+        else:
+            with seeds_apart(model):
+                totals, gradients = _compiled(own_gradients, jit_compile)(rows)
+            totals, gradients = add_up(totals, gradients)
+        norm = tf.linalg.global_norm(gradients)
+        # 1 but for a LossScaleOptimizer, which unscales in `apply`.
+        scale = tf.cast(optimizer.scale_loss(1.0), norm.dtype)
+        if clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm * scale, use_norm=norm)
+        return totals, gradients, norm, scale
+
+    totals, gradients, norm, scale = on_replicas(strategy, clipped_gradients, batch)
+    totals, norm, scale = first_values(strategy, (totals, norm, scale))  # all replicas have the same
+    moved = _apply_if_finite(strategy, optimizer, gradients, variables, tf.math.is_finite(norm), average)
     if skipped_steps is not None:
         skipped_steps.update(moved)
     return totals, norm / scale
+
+
+def score_batch(model, batch, loss_fn=lm_loss, *, jit_compile=False):
+    """Computes the totals of a batch without training; under a strategy, of the batches of all workers together.
+
+    Args:
+        model, batch, loss_fn, jit_compile: as in `gradient_step`.
+
+    Returns:
+        dict of (float32 scalar, float32 scalar), the totals of `loss_fn`.
+    """
+    strategy = strategy_of(model.trainable_variables)
+
+    def totals_of(rows):
+        return loss_fn(model, rows, training=False)
+
+    if strategy is None:
+        return totals_of(batch)
+    totals = on_replicas(strategy, lambda rows: add_up(_compiled(totals_of, jit_compile)(rows))[0], batch)
+    return first_values(strategy, totals)
 
 
 def make_train_step(
@@ -74,8 +133,8 @@ def make_train_step(
         model, optimizer, loss_fn, clip_norm, accumulate, average: as in `gradient_step`.
         max_skipped: int >= 1, steps in a row whose gradient may be not finite. The host looks at the count once in so many
             steps, so that it need not wait for every step, and the loop goes on for at most so many more.
-        jit_compile: bool, whether XLA compiles the step: faster for small models, needs batches of one shape, with
-            `accumulate` rows that divide evenly, and has no cuDNN recurrent layers.
+        jit_compile: bool, whether XLA compiles the step, under a strategy the gradient of each replica: faster for small models,
+            needs batches of one shape, with `accumulate` rows that divide evenly, and has no cuDNN recurrent layers.
 
     Returns:
         A function of a batch that returns a dict of scalars: float32, the mean of every total of `loss_fn` (`"loss"` in nats
@@ -84,7 +143,8 @@ def make_train_step(
         after `max_skipped` of them in a row.
 
     Raises:
-        ValueError: when `clip_norm` is not above 0, or `accumulate` or `max_skipped` is below 1.
+        ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, or the optimizer was not made in
+            the scope of the model's strategy.
 
     Example:
         >>> import keras, tfllm
@@ -96,10 +156,12 @@ def make_train_step(
         True
     """
     check_step_settings(clip_norm, accumulate)
-    skipped_steps = SkippedSteps(max_skipped)
-    optimizer.build(model.trainable_variables)
+    skipped_steps, strategy = SkippedSteps(max_skipped), strategy_of(model.trainable_variables)
+    check_optimizer(strategy, optimizer)
+    with scope_of(strategy):
+        optimizer.build(model.trainable_variables)
 
-    @tf.function(jit_compile=jit_compile, reduce_retracing=True)
+    @tf.function(jit_compile=jit_compile and strategy is None, reduce_retracing=True)
     def run(batch):
         totals, norm = gradient_step(
             model,
@@ -110,12 +172,14 @@ def make_train_step(
             accumulate=accumulate,
             skipped_steps=skipped_steps,
             average=average,
+            jit_compile=jit_compile,
         )
         means = {name: mean(*total) for name, total in totals.items()}
         nats = means.get("nats", means["loss"])
         return means | {"perplexity": tf.exp(nats), "grad_norm": norm, "skipped": skipped_steps.counts.value[0]}
 
     def train_step(batch):
+        check_outside(strategy, "a train step")
         results = run(batch)
         skipped_steps.check()
         return results
@@ -197,21 +261,26 @@ def _dense(gradient, variable):
     return gradient
 
 
-def _apply_if_finite(optimizer, gradients, variables, finite, average):
+def _compiled(function, jit_compile):
+    return tf.function(function, jit_compile=True) if jit_compile and not tf.executing_eagerly() else function
+
+
+def _apply_if_finite(strategy, optimizer, gradients, variables, finite, average):
     """Applies finite gradients, others not; returns bool scalar, whether the weights moved."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         before = tf.identity(optimizer.iterations.value)
-        optimizer.apply(gradients, variables)  # looks for itself, because it must learn of overflows
+        apply_reduced(strategy, optimizer, gradients, variables)  # looks for itself, because it must learn of overflows
         moved = tf.not_equal(optimizer.iterations.value, before)
         if average is not None:
             tf.cond(moved, lambda: average.update(), lambda: None)
         return moved
 
     if not optimizer.built:
-        optimizer.build(variables)  # a branch can make no variables
+        with scope_of(strategy):
+            optimizer.build(variables)  # a branch can make no variables
 
     def move():
-        optimizer.apply(gradients, variables)
+        apply_reduced(strategy, optimizer, gradients, variables)
         if average is not None:
             average.update()
 

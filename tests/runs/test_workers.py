@@ -1,0 +1,131 @@
+"""Workers of one machine: what they are told, what happens when one dies, and who hears of signals. No TensorFlow in them."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import pytest
+
+from tfllm.runs import run_workers, workers
+from tfllm.runs.workers import worker_environments
+from tfllm.training import read_workers
+
+# What every worker below begins with: who it is, and which life it lives.
+HEAD = """
+import json, os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+life = len(list(folder.glob(f"{index}.*")))
+(folder / f"{index}.{life}").write_text(os.environ["TF_CONFIG"])
+def wait_for(name):
+    while not (folder / name).exists():
+        time.sleep(0.01)
+"""
+
+
+def run(folder, body, num_workers=2, **options):
+    """Runs workers with a body; returns (exit code, what was told, how many lives each had)."""
+    told = []
+    code = run_workers([sys.executable, "-c", HEAD + body, str(folder)], num_workers, tell=told.append, **options)
+    return code, told, [len(list(folder.glob(f"{index}.*"))) for index in range(num_workers)]
+
+
+def test_workers_are_told_who_they_are(tmp_path):
+    assert run(tmp_path, "", 3) == (0, [], [1, 1, 1])
+    found = [read_workers((tmp_path / f"{index}.0").read_text()) for index in range(3)]
+    assert [each.index for each in found] == [0, 1, 2]
+    assert len({each.addresses for each in found}) == 1
+    assert found[0].count == len(set(found[0].addresses)) == 3
+
+
+def test_cores_are_shared_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert [found["TF_NUM_INTRAOP_THREADS"] for found in worker_environments(3)] == ["2", "2", "2"]
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
+    assert worker_environments(1)[0]["TF_NUM_INTRAOP_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_all_start_again_when_one_is_killed(tmp_path, victim, monkeypatch):
+    monkeypatch.setattr(workers, "_GRACE", 0.05)
+    body = f"""
+if life == 0 and index == {victim}:
+    wait_for("{1 - victim}.0")
+    os.kill(os.getpid(), signal.SIGKILL)
+if life == 0:
+    wait_for("never")
+"""
+    code, told, lives = run(tmp_path, body)
+    assert (code, lives) == (0, [2, 2])
+    assert told == [
+        f"worker {victim} was ended by SIGKILL; all 2 start again from the last checkpoint (restart 1 of at most 3)"
+    ]
+    assert (tmp_path / "0.0").read_text() != (tmp_path / "0.1").read_text()  # on other ports
+
+
+def test_restarts_come_to_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_GRACE", 0.05)  # the chief will not end
+    code, told, lives = run(tmp_path, "print('no luck') if index else wait_for('never')\nsys.exit(7)", max_restarts=1)
+    assert (code, lives) == (7, [2, 2])
+    assert len(told) == 2
+    assert told[-1] == "worker 1 wrote at last:\nno luck\nworker 1 left with code 7"
+
+
+def test_bad_input_is_not_tried_again(tmp_path):
+    code, told, lives = run(tmp_path, "sys.exit(2) if index == 0 else wait_for('never')")
+    assert (code, lives) == (2, [1, 1])
+    assert told == ["worker 0 left with code 2"]
+
+
+def test_the_chief_decides_whether_a_run_ended_well(tmp_path):
+    """Others may break when it has left them."""
+    assert run(tmp_path, "sys.exit(index)")[0] == 0
+
+
+def test_signals_are_for_the_chief_to_answer(tmp_path):
+    """As in a program whose chief saves at SIGTERM; the other worker would not leave by itself."""
+    body = """
+def leave(number, frame):
+    (folder / "saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, leave if index == 0 else lambda *_: (folder / "heard").touch())
+(folder / f"ready{index}").touch()
+wait_for("never")
+"""
+
+    def ask():
+        while not all((tmp_path / f"ready{index}").exists() for index in range(2)):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    code, told, lives = run(tmp_path, body)
+    asking.join()
+    assert (code, told, lives) == (128 + signal.SIGTERM, [], [1, 1])
+    assert (tmp_path / "saved").exists()
+    assert not (tmp_path / "heard").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_workers": 0}, "num_workers must be an int of at least 1; got 0"),
+        ({"num_workers": True}, "num_workers must be an int of at least 1; got True"),
+        ({"num_workers": 2, "max_restarts": -1}, "max_restarts must be an int of at least 0; got -1"),
+    ],
+)
+def test_bad_numbers_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_workers(["true"], **arguments)
+
+
+def test_the_environment_is_json_that_tensorflow_takes():
+    cluster = json.loads(worker_environments(2)[1]["TF_CONFIG"])
+    assert cluster["task"] == {"type": "worker", "index": 1}
+    assert all(address.startswith("127.0.0.1:") for address in cluster["cluster"]["worker"])
+    assert pathlib.Path(sys.executable).exists()
