@@ -1,8 +1,9 @@
-"""The command line: `tfllm train`, `generate`, `evaluate`, `forecast`, `export`, `demo`, `data` and `neighbours`.
+"""The command line: `tfllm train`, `generate`, `evaluate`, `forecast`, `doctor`, `export`, `demo`, `data` and `neighbours`.
 
 Bad input ends with one sentence and exit code 2, without a traceback.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -35,8 +36,10 @@ from tfllm.runs import (
     save_forecast,
     train_run,
 )
+from tfllm.runs import doctor as examine
 from tfllm.startup import quiet_start
 from tfllm.text import load_tokenizer
+from tfllm.training import OPTIMIZERS, SCHEDULES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +60,15 @@ Model = Annotated[
         metavar="RUN", help="A folder that `tfllm train` made, a Hugging Face checkpoint, a .gguf file, or smollm2."
     ),
 ]
+
+
+def _panel(title):
+    """Makes a function of help, and for a flag its name, that makes an option shown under a title."""
+    return lambda help, *names: typer.Option(*names, help=help, rich_help_panel=title)
+
+
+_of_model, _of_text = _panel("Model"), _panel("Text")
+_of_steps, _of_run = _panel("Optimization"), _panel("On the way")
 
 
 def _plain_errors(command):
@@ -95,48 +107,56 @@ def _say(text):
 @_plain_errors
 def train(
     source: Annotated[str, typer.Argument(help=f"One of {', '.join(corpus_names())}, or a text file or folder.")],
-    out: Annotated[pathlib.Path, typer.Option(help="The run folder to make.")],
-    model: Annotated[str, typer.Option(help="transformer, lstm, gru or rnn.")] = _DEFAULTS.model,
-    dim: Annotated[int, typer.Option(help="Size of the model's vectors.")] = _DEFAULTS.dim,
-    num_layers: Annotated[int, typer.Option(help="Layers.")] = _DEFAULTS.num_layers,
-    num_heads: Annotated[int, typer.Option(help="Attention heads (transformer).")] = _DEFAULTS.num_heads,
-    dropout: Annotated[float, typer.Option(help="Share of features left out in training.")] = _DEFAULTS.dropout,
-    dtype: Annotated[str, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = _DEFAULTS.dtype,
-    tokenizer: Annotated[str, typer.Option(help="char or bpe.")] = _DEFAULTS.tokenizer,
-    vocab_size: Annotated[int, typer.Option(help="Vocabulary (bpe).")] = _DEFAULTS.vocab_size,
-    sequence_length: Annotated[
-        int, typer.Option(help="Tokens that a model looks back on.")
-    ] = _DEFAULTS.sequence_length,
-    batch_size: Annotated[int, typer.Option(help="Sequences in a batch.")] = _DEFAULTS.batch_size,
-    steps: Annotated[int, typer.Option(help="Optimization steps.")] = _DEFAULTS.steps,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = _DEFAULTS.learning_rate,
-    validation: Annotated[float, typer.Option(help="Share of the text to validate on.")] = _DEFAULTS.validation,
-    evaluations: Annotated[int, typer.Option(help="Evaluations on the way.")] = _DEFAULTS.evaluations,
-    patience: Annotated[int, typer.Option(help="End after so many evaluations without progress; 0: never.")] = 0,
-    prompt: Annotated[str, typer.Option(help="Beginning of the samples.")] = "",
-    seed: Annotated[int, typer.Option(help="Decides weights, batches and samples.")] = _DEFAULTS.seed,
+    out: Annotated[pathlib.Path, typer.Option(help="The run folder to make, or to finish.")],
     force: Force = False,
+    model: Annotated[str, _of_model("transformer, lstm, gru or rnn.")] = _DEFAULTS.model,
+    dim: Annotated[int, _of_model("Size of the model's vectors.")] = _DEFAULTS.dim,
+    num_layers: Annotated[int, _of_model("Layers.")] = _DEFAULTS.num_layers,
+    num_heads: Annotated[int, _of_model("Attention heads (transformer).")] = _DEFAULTS.num_heads,
+    dropout: Annotated[float, _of_model("Share of features left out in training.")] = _DEFAULTS.dropout,
+    dtype: Annotated[str, _of_model("float32, mixed_bfloat16 or mixed_float16.")] = _DEFAULTS.dtype,
+    remat: Annotated[bool, _of_model("Compute blocks twice to save memory (transformer).", "--remat")] = False,
+    tokenizer: Annotated[str, _of_text("char or bpe.")] = _DEFAULTS.tokenizer,
+    vocab_size: Annotated[int, _of_text("Vocabulary (bpe).")] = _DEFAULTS.vocab_size,
+    validation: Annotated[float, _of_text("Share of the text to validate on.")] = _DEFAULTS.validation,
+    sequence_length: Annotated[int, _of_text("Tokens that a model looks back on.")] = _DEFAULTS.sequence_length,
+    batch_size: Annotated[int, _of_text("Sequences in a batch.")] = _DEFAULTS.batch_size,
+    steps: Annotated[int, _of_steps("Optimization steps, at most.")] = _DEFAULTS.steps,
+    patience: Annotated[int, _of_steps("End after so many evaluations without progress; 0: never.")] = 0,
+    min_delta: Annotated[float, _of_steps("Progress is a validation loss lower by this share.")] = _DEFAULTS.min_delta,
+    optimizer: Annotated[str, _of_steps(f"{', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}.")] = _DEFAULTS.optimizer,
+    lookahead: Annotated[bool, _of_steps("Go only half the way after the optimizer.", "--lookahead")] = False,
+    learning_rate: Annotated[float, _of_steps("Highest rate.")] = _DEFAULTS.learning_rate,
+    schedule: Annotated[str, _of_steps(f"{', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}.")] = _DEFAULTS.schedule,
+    warmup_steps: Annotated[int | None, _of_steps("Steps until the highest rate; else chosen by the schedule.")] = None,
+    decay_steps: Annotated[int | None, _of_steps("Steps of the decay (wsd); else a fifth.")] = None,
+    final_rate: Annotated[float, _of_steps("Lowest rate, as a share (cosine, linear, wsd).")] = _DEFAULTS.final_rate,
+    plateau_patience: Annotated[
+        int, _of_steps("Halve the rate after so many evaluations without progress (plateau).")
+    ] = _DEFAULTS.plateau_patience,
+    weight_decay: Annotated[float | None, _of_steps("Weight decay; else 0.1 for adamw, 0 for others.")] = None,
+    clip_norm: Annotated[float, _of_steps("Longest gradient; 0: any.")] = _DEFAULTS.clip_norm,
+    accumulate: Annotated[
+        int, _of_steps("Parts of a batch, one after another, to save memory.")
+    ] = _DEFAULTS.accumulate,
+    label_smoothing: Annotated[float, _of_steps("Probability spread over all tokens.")] = _DEFAULTS.label_smoothing,
+    z_loss: Annotated[float, _of_steps("Weight of the squared log of the softmax's denominator.")] = _DEFAULTS.z_loss,
+    chunk_tokens: Annotated[
+        int, _of_steps("Tokens whose logits are computed at a time; 0: all.")
+    ] = _DEFAULTS.chunk_tokens,
+    average: Annotated[float, _of_steps("Decay of the weights' average to keep; 0: the last weights.")] = 0.0,
+    evaluations: Annotated[int, _of_run("Evaluations on the way.")] = _DEFAULTS.evaluations,
+    prompt: Annotated[str, _of_run("Beginning of the samples.")] = "",
+    checkpoint_every: Annotated[int, _of_run("Steps between two checkpoints; 0: at every evaluation.")] = 0,
+    keep_checkpoints: Annotated[int, _of_run("Checkpoints to keep until the end.")] = _DEFAULTS.keep_checkpoints,
+    seed: Annotated[int, _of_run("Decides weights, batches and samples.")] = _DEFAULTS.seed,
 ):
-    """Train a model on a text and leave a run folder: weights, tokenizer, history, curves, samples."""
-    settings = TrainingSettings(
-        model=model,
-        dim=dim,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        dropout=dropout,
-        dtype=dtype,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size,
-        sequence_length=sequence_length,
-        batch_size=batch_size,
-        steps=steps,
-        learning_rate=learning_rate,
-        validation=validation,
-        evaluations=evaluations,
-        patience=patience,
-        prompt=prompt,
-        seed=seed,
-    )
+    """Train a model on a text and leave a run folder: weights, tokenizer, history, curves, samples.
+
+    The same command again finishes a run that was cut off, as if it had not been.
+    """
+    given = dict(locals())
+    settings = TrainingSettings(**{field.name: given[field.name] for field in dataclasses.fields(TrainingSettings)})
     train_run(source, out, settings, force=force, console=console)
     _say(f"run folder: {out}")
 
@@ -215,6 +235,24 @@ def forecast(
     found = forecast_runs(runs, until=until, steps=steps, law=law, interval=interval)
     save_forecast(draw_forecast(found), picture)
     _say(f"{found}\npicture: {picture}")
+
+
+@app.command()
+@_plain_errors
+def doctor(
+    run: Annotated[
+        pathlib.Path | None,
+        typer.Argument(
+            metavar="RUN", help="A run folder, a .keras file or a checkpoint, to judge the fast paths for it."
+        ),
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="Time memory and matrix products, about a second.")] = True,
+):
+    """Say which device, libraries and precisions there are, which fast paths apply, and why not the others."""
+    report = examine(_load(run)[0] if run is not None and is_checkpoint(run) else run, measure=measure)
+    _say(str(report))
+    if not report.healthy:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,17 +1,27 @@
 """Run folders, curves, and the trainings that fill them."""
 
+import contextlib
 import csv
 import io
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import tfllm
-from tfllm.runs import TrainingSettings, draw_curves, load_run, train_run
+from tfllm import CharTokenizer
+from tfllm.runs import TrainingSettings, draw_curves, folder, load_run, train_run, training
+from tfllm.training import checkpoint
 
 SMALL = {
+    "model": "rnn",
     "dim": 16,
     "num_layers": 1,
     "num_heads": 2,
@@ -20,6 +30,7 @@ SMALL = {
     "steps": 12,
     "evaluations": 3,
 }
+FILES = {"config.json", "tokenizer.json", "model.weights.h5", "history.csv", "curves.png", "samples.txt"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,7 @@ def history_of(path):
 def test_a_training_leaves_a_run_that_can_be_read(source, tmp_path, model, tokenizer):
     scores, shown = train(source, tmp_path / "run", model=model, tokenizer=tokenizer, vocab_size=300)
     names = {file.name for file in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "tokenizer.json", "model.weights.h5", "history.csv", "curves.png", "samples.txt"}
+    assert names == FILES
     rows = history_of(tmp_path / "run")
     assert [row["step"] for row in rows] == ["4", "8", "12"]
     assert {"loss", "val_loss", "accuracy", "perplexity", "learning_rate", "tokens_per_second"} <= set(rows[0])
@@ -59,14 +70,6 @@ def test_a_training_leaves_a_run_that_can_be_read(source, tmp_path, model, token
     assert tfllm.evaluation.evaluate_text(run.model, run.tokenizer, text, 16) == pytest.approx(scores)
     assert scores["tokens"] == len(run.tokenizer.encode(text)) - 1
     assert run.training["model"] == model
-
-
-def test_the_seed_decides_a_run(source, tmp_path):
-    scores = [
-        train(source, tmp_path / name, dropout=0.1, seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    ]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
-    assert scores[0]["loss"] != scores[2]["loss"]
 
 
 def test_exactly_so_many_steps_are_made(source, tmp_path):
@@ -87,8 +90,6 @@ def test_mixed_precision_is_kept_in_the_run(source, tmp_path):
 
 def test_an_interrupted_training_leaves_whole_files(source, tmp_path, monkeypatch):
     """Killed during the second evaluation: what the first one left can be used."""
-    from tfllm.runs import training
-
     drawn = []
 
     def interrupt(*arguments, **options):
@@ -104,6 +105,132 @@ def test_an_interrupted_training_leaves_whole_files(source, tmp_path, monkeypatc
     assert not [file for file in (tmp_path / "run").iterdir() if "partial" in file.name]
 
 
+class Cut(Exception):
+    """What ends a training in its middle."""
+
+
+def cut_at(monkeypatch, calls, cut):
+    """Lets `cut` happen after so many calls of the recorder, one for every step here."""
+    recorder, left = training.RunRecorder, [calls]
+    on_train_batch_end = recorder.on_train_batch_end
+
+    def counted(self, batch, logs=None):
+        on_train_batch_end(self, batch, logs)
+        left[0] -= 1
+        if left[0] == 0:
+            cut()
+
+    monkeypatch.setattr(recorder, "on_train_batch_end", counted)
+
+
+def raise_cut():
+    raise Cut
+
+
+def end_of(path):
+    """Returns what a training left: weights, history but for its speeds, samples."""
+    rows = [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in history_of(path)]
+    weights = [weight.numpy().tobytes() for weight in load_run(path).model.trainable_variables]
+    return weights, rows, (path / "samples.txt").read_text()
+
+
+GOES_ON = {  # what must be kept: dropout, accumulation, a schedule that depends on the losses, an average, the slow weights
+    "model": "gru",
+    "dim": 8,
+    "dropout": 0.2,
+    "steps": 13,
+    "checkpoint_every": 2,
+    "schedule": "plateau",
+    "plateau_patience": 1,
+    "min_delta": 0.5,
+    "warmup_steps": 3,
+    "patience": 9,
+    "accumulate": 2,
+    "average": 0.8,
+    "lookahead": True,
+}
+
+
+def test_the_same_training_again_finishes_one_that_was_cut_off(source, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "finish_run", lambda path: None)
+        scores, _ = train(source, tmp_path / "straight", **GOES_ON)
+    _, arrays = checkpoint.read_checkpoint(tmp_path / "straight" / "checkpoints", 13)
+    averages = [array.tobytes() for name, array in arrays.items() if name.endswith("/average")]
+    assert end_of(tmp_path / "straight")[0] == averages  # the last were the best here
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        cut_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train(source, tmp_path / "cut", **GOES_ON)
+    assert ended.value.code == 143
+    found, shown = train(source, tmp_path / "cut", **GOES_ON)
+    assert "goes on after step 7" in shown
+    assert (end_of(tmp_path / "cut"), found) == (end_of(tmp_path / "straight"), scores)
+    assert {file.name for file in (tmp_path / "cut").iterdir()} == FILES
+    rows = history_of(tmp_path / "cut")
+    assert len({row["learning_rate"] for row in rows}) == 3
+    assert float(rows[-1]["val_loss"]) == pytest.approx(found["loss"], rel=1e-4)
+    assert train(source, tmp_path / "other", **GOES_ON, seed=2)[0]["loss"] != scores["loss"]
+
+
+def test_an_unfinished_training_goes_on_as_it_was_or_not_at_all(source, tmp_path, monkeypatch):
+    run, tiny = tmp_path / "run", {"dim": 4}
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, 1, raise_cut)
+        train(source, run, **tiny)
+    before = sorted(path.name for path in run.rglob("*"))
+    other = tmp_path / "text.txt"
+    other.write_text(source.read_text() + "!")
+    for text, changes, message in (
+        (source, {"model": "gru"}, "model must be 'rnn' as in the unfinished run .*, which force replaces; got 'gru'"),
+        (source, {"tokenizer": "bpe"}, "tokenizer must be 'char' as in the unfinished run .* got 'bpe'"),
+        (source, {"batch_size": 2}, "batch_size must be 4 as in the unfinished run .* got 2"),
+        (source, {"dropout": 0.5}, r"dropout must be 0\.0 as in the unfinished run .* got 0\.5"),
+        (
+            other,
+            {},
+            r"source must hold the text that it held in the unfinished run .*; got another text in .*text\.txt",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(text, run, **tiny | changes)
+    assert sorted(path.name for path in run.rglob("*")) == before
+    (run / "checkpoints" / "step-00000001").mkdir()
+    model, tokenizer = tfllm.RecurrentLM(5, "rnn", 4), CharTokenizer("abcde")
+    with pytest.raises(FileExistsError, match="out must be free unless force is given"):
+        folder.create_run(run, model, tokenizer, {})
+    folder.create_run(run, model, tokenizer, {}, force=True)
+    assert {file.name for file in run.iterdir()} == {"config.json", "tokenizer.json", "checkpoints"}
+    assert not list((run / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_kills_of_the_command(source, tmp_path):
+    """Killed by SIGKILL at random moments until it ends: a Transformer under XLA, with all that can go wrong."""
+    options = {"steps": 60, "evaluations": 6, "dim": 16, "num-layers": 1, "num-heads": 2, "sequence-length": 16}
+    options |= {"batch-size": 4, "dropout": 0.2, "checkpoint-every": 3, "accumulate": 2, "average": 0.9}
+    options |= {"schedule": "wsd", "optimizer": "lion", "learning-rate": 1e-3, "z-loss": 1e-4, "label-smoothing": 0.1}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    chance, kills = random.Random(1), 0
+    for name in ("straight", "killed"):
+        command = [sys.executable, "-m", "tfllm", "train", str(source), "--out", str(tmp_path / name), *words]
+        while True:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            begun = tmp_path / name / "checkpoints"
+            while name == "killed" and kills < 5 and process.poll() is None and not list(begun.glob("step-*")):
+                time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0, 8) if name == "killed" and kills < 5 else None)
+            process.kill()
+            error = process.communicate()[1].decode()
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL, error
+            kills += 1
+    assert kills >= 3
+    assert end_of(tmp_path / "killed") == end_of(tmp_path / "straight")
+
+
 def test_a_run_is_never_overwritten_unasked(source, tmp_path):
     train(source, tmp_path / "run")
     with pytest.raises(FileExistsError, match=r"out must be free unless force is given; got .*is a run folder"):
@@ -117,7 +244,12 @@ def test_a_run_is_never_overwritten_unasked(source, tmp_path):
         train_run(source, tmp_path / "home", TrainingSettings(**SMALL), force=True)
     assert (tmp_path / "home" / "letter.txt").read_text() == "mine"
     with pytest.raises(ValueError, match="prompts must have"):
-        train_run(source, tmp_path / "run", TrainingSettings(**SMALL | {"prompt": "a" * 20}), force=True)
+        train_run(
+            source,
+            tmp_path / "run",
+            TrainingSettings(**SMALL | {"model": "transformer", "prompt": "a" * 20}),
+            force=True,
+        )
     assert load_run(tmp_path / "run").tokenizer.vocab_size > 20  # what is refused leaves the old run as it is
     train_run(source, tmp_path / "run", TrainingSettings(**SMALL), force=True, console=Console(file=io.StringIO()))
 
@@ -137,6 +269,9 @@ def test_what_is_not_a_run_is_refused(source, tmp_path):
     weights.write_bytes(whole)
     config = tmp_path / "run" / "config.json"
     document = json.loads(config.read_text())
+    config.write_text(json.dumps(document | {"model": document["model"] | {"dim": 8}}))
+    with pytest.raises(ValueError, match=r"run must hold weights that fit its config.json; got"):
+        load_run(tmp_path / "run")
     config.write_text(json.dumps(document | {"model": document["model"] | {"kind": "os.system"}}))
     with pytest.raises(ValueError, match=r"run must hold a config.json of this version"):
         load_run(tmp_path / "run")
@@ -154,11 +289,30 @@ def test_what_is_not_a_run_is_refused(source, tmp_path):
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got 1.0"),
         ({"sequence_length": 1}, "sequence_length must be at least 2; got 1"),
         ({"dtype": "float64"}, "dtype must be one of .* got 'float64'"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0; got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite; got 0.0"),
         ({"validation": 1.0}, r"validation must lie in \(0, 1\); got 1.0"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
         ({"seed": 2**31}, r"seed must be below 2\*\*31; got 2147483648"),
         ({"patience": -1}, "patience must be at least 0; got -1"),
+        ({"min_delta": 1.0}, r"min_delta must lie in \[0, 1\); got 1.0"),
+        ({"optimizer": "adamm"}, "optimizer must be one of .* got 'adamm'"),
+        ({"schedule": "cos"}, "schedule must be one of .* got 'cos'"),
+        ({"steps": 50, "warmup_steps": 50}, r"warmup_steps must lie in \[0, 50\), below the steps of the run; got 50"),
+        ({"warmup_steps": -1}, r"warmup_steps must lie in \[0, 1500\), below the steps of the run; got -1"),
+        ({"decay_steps": 5}, "decay_steps must be left out but for schedule='wsd'; got 5 for 'cosine'"),
+        ({"schedule": "wsd", "decay_steps": 1450}, r"decay_steps must lie in \[1, 1400\]; got 1450"),
+        ({"final_rate": 1.5}, r"final_rate must lie in \[0, 1\]; got 1.5"),
+        ({"plateau_patience": 0}, "plateau_patience must be at least 1; got 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite; got -0.1"),
+        ({"clip_norm": float("nan")}, "clip_norm must be at least 0; got nan"),
+        ({"accumulate": 3}, "accumulate must divide batch_size=16; got 3"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\); got 1.0"),
+        ({"z_loss": -1e-4}, "z_loss must be at least 0; got -0.0001"),
+        ({"chunk_tokens": -1}, "chunk_tokens must be at least 0; got -1"),
+        ({"average": 1.0}, r"average must lie in \[0, 1\); got 1.0"),
+        ({"model": "gru", "remat": True}, "remat must be left out but for model='transformer'; got model='gru'"),
+        ({"checkpoint_every": -1}, "checkpoint_every must be at least 0; got -1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1; got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -168,12 +322,12 @@ def test_bad_settings_are_refused(settings, message):
 
 def test_a_loss_that_is_not_finite_is_said(source, tmp_path):
     with pytest.raises(ValueError, match=r"learning_rate must leave the loss finite; got 1e\+30, which did not"):
-        train(source, tmp_path / "run", learning_rate=1e30)
+        train(source, tmp_path / "run", model="transformer", learning_rate=1e30)
 
 
 def test_a_bad_text_or_prompt_leaves_no_folder(source, tmp_path):
     with pytest.raises(ValueError, match=r"prompts must have at most the model's max_length=16 tokens; got 20"):
-        train(source, tmp_path / "run", prompt="a" * 20)
+        train(source, tmp_path / "run", model="transformer", prompt="a" * 20)
     assert not (tmp_path / "run").exists()
     (tmp_path / "short.txt").write_text("abc")
     with pytest.raises(

@@ -6,6 +6,7 @@
     history.csv        losses, rate and speed, a row an evaluation
     curves.png         their picture
     samples.txt        what the model wrote on the way
+    checkpoints/       from which a run that was cut off goes on; gone when the run is done
 
 Every file is written beside its place and renamed, so a reader finds a whole one or none. Nothing in it is code.
 """
@@ -13,7 +14,9 @@ Every file is written beside its place and renamed, so a reader finds a whole on
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
+import shutil
 
 import keras
 
@@ -23,6 +26,7 @@ from tfllm.text import Tokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.weights.h5"
 HISTORY, CURVES, SAMPLES = "history.csv", "curves.png", "samples.txt"
+CHECKPOINTS, _OLD_CHECKPOINTS = "checkpoints", ".checkpoints.removed"
 _PARTIAL_WEIGHTS, _PARTIAL_CURVES = "partial.weights.h5", "partial.curves.png"
 _KINDS = {kind.__name__: kind for kind in (RecurrentLM, TransformerLM)}
 
@@ -37,7 +41,7 @@ class Run:
 
 
 def create_run(path, model, tokenizer, training, *, force=False):
-    """Makes a run folder with everything but the weights.
+    """Makes the folder of a run that begins: everything but the weights, and a place for checkpoints.
 
     Args:
         path: str or path of a folder that does not exist yet, or is empty.
@@ -55,7 +59,8 @@ def create_run(path, model, tokenizer, training, *, force=False):
     path = pathlib.Path(path)
     check_free(path, force)
     path.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, HISTORY, CURVES, SAMPLES, _PARTIAL_WEIGHTS, _PARTIAL_CURVES):
+    finish_run(path)
+    for name in (TOKENIZER, WEIGHTS, HISTORY, CURVES, SAMPLES, _PARTIAL_WEIGHTS, _PARTIAL_CURVES):
         (path / name).unlink(missing_ok=True)
     arguments = model.get_config()
     document = {
@@ -64,9 +69,28 @@ def create_run(path, model, tokenizer, training, *, force=False):
         | {name: value for name, value in arguments.items() if name not in ("name", "trainable", "dtype")},
         "training": training,
     }
-    tokenizer.save(path / TOKENIZER)
     files.write_whole(path / CONFIG, json.dumps(document, indent=2, ensure_ascii=False))
+    (path / CHECKPOINTS).mkdir()
+    tokenizer.save(path / TOKENIZER)
     return path
+
+
+def read_unfinished(path):
+    """Returns dict, the training settings of a run that was cut off, or None where no such run stands."""
+    path = pathlib.Path(path)
+    names = {CONFIG, TOKENIZER, CHECKPOINTS}
+    if not path.is_dir() or not names <= {entry.name for entry in path.iterdir()} or not _is_run(path):
+        return None
+    return json.loads((path / CONFIG).read_text(encoding="utf-8"))["training"]
+
+
+def finish_run(path):
+    """Removes the checkpoints of a run folder: at once by name, so that a crash leaves all of them or none."""
+    path = pathlib.Path(path)
+    shutil.rmtree(path / _OLD_CHECKPOINTS, ignore_errors=True)
+    if (path / CHECKPOINTS).is_dir():
+        (path / CHECKPOINTS).rename(path / _OLD_CHECKPOINTS)
+        shutil.rmtree(path / _OLD_CHECKPOINTS, ignore_errors=True)
 
 
 def check_free(path, force=False):
@@ -111,6 +135,8 @@ def save_weights(model, path):
     """Writes the weights of a model into a run folder."""
     partial = pathlib.Path(path) / _PARTIAL_WEIGHTS
     model.save_weights(partial)
+    with partial.open("rb+") as file:  # the checkpoint that follows relies on them
+        os.fsync(file.fileno())
     partial.replace(pathlib.Path(path) / WEIGHTS)
 
 

@@ -6,13 +6,14 @@ import io
 import json
 import pathlib
 
-import keras
 import numpy as np
 
 from tfllm import files
 from tfllm.picture import Picture
 from tfllm.runs.folder import CONFIG, HISTORY
-from tfllm.training import forecast, make_adamw
+from tfllm.runs.settings import make_run_schedule
+from tfllm.training import forecast, learning_rates
+from tfllm.training.curves import ForecastLine
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,18 +99,13 @@ def draw_forecast(found):
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     curve, seen, steps = found.curves[0], found.used.steps[-1], len(found.learning_rates)
     begin = found.law.curves[0].steps[0]  # the law does not describe the warm-up
-    every = np.arange(begin, steps)
-    loss, low, high = (values[begin:] for values in found.forecast)
+    line = ForecastLine(found.learning_rates, found.forecast, begin, seen, found.interval)
     for number, (name, other) in enumerate(zip(found.names[1:], found.law.curves[1:], strict=False), start=1):
         colour = f"C{number % 9 + 1}"
         top.plot(other.steps + 1, other.losses, ".", color=colour, alpha=0.6, label=f"{name}, measured")
         top.plot(other.steps + 1, found.law.predict(other.learning_rates)[other.steps], color=colour, lw=1)
         bottom.plot(np.arange(len(other.learning_rates)) + 1, other.learning_rates, color=colour, alpha=0.6)
-    label = f"{found.interval:.0%} interval"
-    top.fill_between(every + 1, low, high, color="C0", alpha=0.2, lw=0, label=label)
-    known = every <= seen
-    top.plot(every[known] + 1, loss[known], color="C0", lw=1.5, label="fit")
-    top.plot(every[~known] + 1, loss[~known], color="C0", lw=1.5, ls="--", label=f"forecast: {loss[-1]:.4f} at the end")
+    line.draw(top)
     after_warmup = curve.steps >= begin
     for chosen, face, name in (
         (after_warmup & (curve.steps <= seen), "black", "measured"),
@@ -125,7 +121,7 @@ def draw_forecast(found):
                 zorder=3,
                 label=name,
             )
-    top.set_ylim(*_limits([loss, curve.losses[after_warmup], *(other.losses for other in found.law.curves[1:])]))
+    top.set_ylim(*line.limits(curve.losses[after_warmup], *(other.losses for other in found.law.curves[1:])))
     top.set_title(f"{found.names[0]}: forecast of the validation loss")
     top.set_ylabel("loss (nats a token)")
     top.legend()
@@ -145,11 +141,6 @@ def save_forecast(figure, path):
     files.write_whole(path, data.getvalue())
 
 
-def _limits(losses):
-    low, high = min(values.min() for values in losses), max(values.max() for values in losses)
-    return low - 0.15 * (high - low), high + 0.05 * (high - low)
-
-
 def _read(path):
     """Returns (`Curve` of the validation losses, dict of settings) of a run folder; a loss learned by heart is refused."""
     if not (path / CONFIG).is_file():
@@ -164,6 +155,8 @@ def _read(path):
             name: np.array([float(row[name]) for row in rows]) for name in ("step", "loss", "val_loss", "learning_rate")
         }
         rates = _rates(training)
+    except forecast.NoForecast:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"run must hold a {CONFIG} and a {HISTORY} of this version; got {str(path)!r} with {error!r}"
@@ -182,6 +175,6 @@ def _read(path):
 
 def _rates(training):
     """Returns float64 [T], the rates that a run of these settings takes."""
-    anything = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
-    optimizer = make_adamw(anything, training["steps"], learning_rate=training["learning_rate"])
-    return forecast.schedule_of(optimizer, training["steps"])
+    if training.get("schedule") == "plateau":
+        raise forecast.NoForecast("run must have rates that are known ahead; got one with schedule='plateau'")
+    return learning_rates(make_run_schedule(training), training["steps"])

@@ -1,7 +1,12 @@
-"""The main job: a text becomes a trained model in a run folder, with progress, samples and curves on the way."""
+"""The main job: a text becomes a trained model in a run folder, with progress, samples and curves on the way.
 
+A run that was cut off goes on where it was when the same is asked of it again, and ends bit for bit as one that was not.
+"""
+
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import math
 import pathlib
@@ -16,85 +21,34 @@ from tfllm import files
 from tfllm.data import corpus_names, lm_dataset, load_text, split_text
 from tfllm.evaluation import evaluate_text
 from tfllm.generation import TextGenerator
-from tfllm.models import RecurrentLM, TransformerLM
 from tfllm.runs import folder
-from tfllm.runs.curves import draw_curves
-from tfllm.text import BPETokenizer, CharTokenizer
-from tfllm.training import make_adamw
+from tfllm.runs.settings import TrainingSettings, make_model, make_run_optimizer, make_run_schedule
+from tfllm.text import BPETokenizer, CharTokenizer, load_tokenizer
+from tfllm.training import (
+    Converged,
+    ReduceOnPlateau,
+    Resume,
+    ValidateAverage,
+    WeightAverage,
+    learning_rates,
+    make_lm_loss,
+)
+from tfllm.training.curves import draw_curves
 
-MODELS = ("transformer", "lstm", "gru", "rnn")
-TOKENIZERS = ("char", "bpe")
-DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 _INTERIM_TOKENS = (
     16_384  # about so many targets, spread over the validation part, are scored on the way; all in the end
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """What `train_run` does; the defaults train a small Transformer on characters.
-
-    Attributes:
-        model: "transformer", "lstm", "gru" or "rnn".
-        dim, num_layers: int, size of the model.
-        num_heads: int, for the Transformer.
-        dropout: float in [0, 1).
-        dtype: "float32", "mixed_bfloat16" or "mixed_float16".
-        tokenizer: "char" or "bpe".
-        vocab_size: int, for "bpe".
-        sequence_length: int, tokens a model looks back on in training.
-        batch_size: int, sequences in a batch.
-        steps: int, optimization steps.
-        learning_rate: float, after warm-up; decays to a tenth by a cosine.
-        validation: float in (0, 1), share of the text, from its end, that is kept for validation.
-        evaluations: int, how often validation loss, sample and curves are taken on the way.
-        patience: int, evaluations without a better validation loss after which training ends; 0 for never.
-        prompt: str, beginning of the samples; empty takes the first line of the validation part.
-        seed: int, decides weights, batches, dropout and samples.
-    """
-
-    model: str = "transformer"
-    dim: int = 128
-    num_layers: int = 4
-    num_heads: int = 4
-    dropout: float = 0.0
-    dtype: str = "float32"
-    tokenizer: str = "char"
-    vocab_size: int = 4096
-    sequence_length: int = 64
-    batch_size: int = 16
-    steps: int = 1500
-    learning_rate: float = 2e-3
-    validation: float = 0.1
-    evaluations: int = 10
-    patience: int = 0
-    prompt: str = ""
-    seed: int = 1337
-
-    def __post_init__(self):
-        for name, choices in (("model", MODELS), ("tokenizer", TOKENIZERS), ("dtype", DTYPES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}")
-        least = {"dim": 1, "num_layers": 1, "num_heads": 1, "sequence_length": 2, "batch_size": 1, "steps": 1}
-        for name, bound in (least | {"evaluations": 1, "patience": 0, "vocab_size": 1, "seed": 0}).items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
-        if self.seed >= 2**31:
-            raise ValueError(f"seed must be below 2**31; got {self.seed}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation must lie in (0, 1); got {self.validation}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1); got {self.dropout}")
-
-
 def train_run(source, out, settings=None, *, force=False, console=None):
     """Trains a language model on a text and leaves a run folder.
 
+    A run that was cut off goes on from its last checkpoint when it is asked for again, and ends with the weights and the
+    history (but for the speeds) that it would have had. On SIGTERM the running step is finished and saved.
+
     Args:
         source: str or path, as `data.load_text` takes it.
-        out: str or path of the run folder, which must be free.
+        out: str or path of the run folder, which must be free, or hold the same run, unfinished.
         settings: `TrainingSettings`, None for the defaults.
         force: bool, whether a run that stands at `out` may be replaced.
         console: a `rich.console.Console` to show progress on; None for one on standard output.
@@ -103,25 +57,35 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         dict, what `evaluate_text` gives for the best weights on the whole validation part.
 
     Raises:
-        ValueError: on a bad source or setting.
+        ValueError: on a bad source or setting, one that is not that of the unfinished run, or a loss that is not finite.
         FileExistsError: when `out` is taken.
+        SystemExit: with code 143, after SIGTERM.
     """
     settings, console = settings or TrainingSettings(), console or Console()
-    folder.check_free(out, force)
+    begun = None if force else folder.read_unfinished(out)
+    if begun is None:
+        folder.check_free(out, force)
     text = load_text(source)
+    training = _describe(source, text, settings)
+    if begun is not None:
+        _check_same_run(begun, training, out)
     keras.utils.set_random_seed(settings.seed)
     train_text, validation_text = split_text(text, settings.validation)
-    tokenizer = make_tokenizer(text, train_text, settings)
+    if begun is None:
+        tokenizer = make_tokenizer(text, train_text, settings)
+    else:
+        tokenizer = load_tokenizer(pathlib.Path(out) / folder.TOKENIZER)
     train, validation, tokens = _make_batches(train_text, validation_text, tokenizer, settings)
     model = make_model(tokenizer.vocab_size, settings)
-    interval = _compile(model, settings)
+    interval, rules = _compile(model, settings)
     lines = (validation_text.strip() or text.strip()).split("\n")
     prompt = settings.prompt or lines[0][: max(min(settings.sequence_length // 3, 32), 1)]
     generator = TextGenerator(model, tokenizer)
     generator.generate(prompt, max_new_tokens=1)  # a bad prompt is refused before anything is written
 
-    name = str(source) if str(source) in corpus_names() else str(pathlib.Path(source).resolve())
-    path = folder.create_run(out, model, tokenizer, {"source": name, **dataclasses.asdict(settings)}, force=force)
+    path = pathlib.Path(out)
+    if begun is None:
+        folder.create_run(path, model, tokenizer, training, force=force)
     console.print(
         f"{len(text):,} characters, {tokens:,} tokens to train on, {tokenizer.vocab_size:,} in the vocabulary; "
         f"{type(model).__name__} with {folder.parameter_count(model):,} weights",
@@ -138,9 +102,13 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         console=console,
     ) as progress:
         recorder = RunRecorder(path, generator, prompt, settings, progress)
-        callbacks = [recorder, keras.callbacks.TerminateOnNaN()]
-        if settings.patience:
-            callbacks.append(keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience))
+        resume = Resume(
+            path / folder.CHECKPOINTS,
+            settings.checkpoint_every or None,
+            keep=settings.keep_checkpoints,
+            tokenizer=tokenizer,
+            data_name=training["source_sha256"],
+        )
         diverged = f"learning_rate must leave the loss finite; got {settings.learning_rate}, which did not"
         try:
             model.fit(
@@ -148,7 +116,7 @@ def train_run(source, out, settings=None, *, force=False, console=None):
                 steps_per_epoch=interval,
                 epochs=-(-settings.steps // interval),  # the recorder ends the last one where `steps` are done
                 validation_data=validation,
-                callbacks=callbacks,
+                callbacks=[*rules, recorder, keras.callbacks.TerminateOnNaN(), resume],
                 verbose=0,
             )
         except FloatingPointError as error:
@@ -158,11 +126,32 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     model.load_weights(path / folder.WEIGHTS)
     scores = evaluate_text(model, tokenizer, validation_text, settings.sequence_length)
     console.print(f"best weights on the whole validation part: {describe_scores(scores)}", highlight=False)
+    folder.finish_run(path)
     return scores
 
 
+def _describe(source, text, settings):
+    """Returns dict of plain values that tell a training from others, for the run folder."""
+    name = str(source) if str(source) in corpus_names() else str(pathlib.Path(source).resolve())
+    return {
+        "source": name,
+        "source_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        **dataclasses.asdict(settings),
+    }
+
+
+def _check_same_run(begun, training, out):
+    """Refuses to go on with an unfinished run under other settings or on another text."""
+    place = f"in the unfinished run {str(out)!r}, which force replaces"
+    if begun.get("source_sha256") != training["source_sha256"]:
+        raise ValueError(f"source must hold the text that it held {place}; got another text in {training['source']!r}")
+    for name in training:
+        if name != "source" and begun.get(name) != training[name]:
+            raise ValueError(f"{name} must be {begun.get(name)!r} as {place}; got {training[name]!r}")
+
+
 def _make_batches(train_text, validation_text, tokenizer, settings):
-    """Returns (endless training batches, batches of a part of the validation text, tokens to train on)."""
+    """Returns (training batches, batches of a part of the validation text, tokens to train on)."""
     length, rows = settings.sequence_length, settings.batch_size
     train_ids, validation_ids = (tokenizer.encode(text).numpy() for text in (train_text, validation_text))
     share = settings.validation
@@ -171,22 +160,36 @@ def _make_batches(train_text, validation_text, tokenizer, settings):
             raise ValueError(
                 f"source must hold more than sequence_length={length} tokens in its {part}; got {len(ids)}"
             )
-    train = lm_dataset(train_ids, tokenizer, length, rows, seed=settings.seed).repeat()
+    train = lm_dataset(train_ids, tokenizer, length, rows, seed=settings.seed)  # `Resume` repeats it
     validation = lm_dataset(validation_ids, tokenizer, length, rows, shuffle=False)
     validation = validation.shard(max(len(validation_ids) // _INTERIM_TOKENS, 1), 0).cache()
     return train, validation, len(train_ids)
 
 
 def _compile(model, settings):
-    """Compiles the model and returns int, the steps between two evaluations."""
+    """Compiles the model and returns (int, the steps between two evaluations; list of callbacks that rule the run)."""
     interval = -(-settings.steps // settings.evaluations)
     at_once = next(count for count in (10, 5, 4, 2, 1) if settings.steps % count == interval % count == 0)
+    schedule = make_run_schedule(dataclasses.asdict(settings))
+    average = None
+    if settings.average:
+        rates = learning_rates(getattr(schedule, "schedule", schedule), settings.steps)
+        average = WeightAverage(model, settings.average, int(rates.argmax()))  # weights before are nothing to remember
     model.compile(
-        make_adamw(model, settings.steps, learning_rate=settings.learning_rate),
+        make_run_optimizer(model, schedule, settings),
+        make_lm_loss(settings.label_smoothing, settings.z_loss, settings.chunk_tokens or None),
+        settings.clip_norm or None,
+        accumulate=settings.accumulate,
+        average=average,
         jit_compile=settings.model == "transformer",  # XLA slows recurrent layers down and has no cuDNN ones
         steps_per_execution=at_once,
     )
-    return interval
+    rules = [] if average is None else [ValidateAverage(average)]
+    if settings.schedule == "plateau":  # before the recorder, which writes down the rate of the step to come
+        rules.append(ReduceOnPlateau(schedule, patience=settings.plateau_patience, min_delta=settings.min_delta))
+    if settings.patience:
+        rules.append(Converged(settings.patience, settings.min_delta))
+    return interval, rules
 
 
 def describe_scores(scores):
@@ -205,23 +208,11 @@ def make_tokenizer(text, train_text, settings):
     return BPETokenizer.train(train_text, vocab_size=settings.vocab_size)
 
 
-def make_model(vocab_size, settings):
-    """Makes the untrained model of a run."""
-    common = {
-        "dim": settings.dim,
-        "num_layers": settings.num_layers,
-        "dropout": settings.dropout,
-        "dtype": settings.dtype,
-    }
-    if settings.model == "transformer":
-        return TransformerLM(
-            vocab_size, max_length=settings.sequence_length, num_heads=settings.num_heads, positions="rotary", **common
-        )
-    return RecurrentLM(vocab_size, cell=settings.model, **common)
-
-
 class RunRecorder(keras.callbacks.Callback):
-    """Keeps a run folder up to date: best weights, history, curves and a sample after every evaluation."""
+    """Keeps a run folder up to date: best weights, history, curves and a sample after every evaluation.
+
+    Where the model has an average of its weights, weights and samples are those of the average.
+    """
 
     def __init__(self, path, generator, prompt, settings, progress):
         super().__init__()
@@ -229,6 +220,24 @@ class RunRecorder(keras.callbacks.Callback):
         self.progress, self.step = progress, 0
         self.task = progress.add_task("training", total=settings.steps, loss="-", speed="-")
         self.rows, self.samples, self.best = [], [], float("inf")
+
+    def get_state(self):
+        """Returns what `Resume` keeps: all that was written down, and how far the epoch is."""
+        seconds = time.perf_counter() - self.began
+        names = ("step", "rows", "samples", "best", "last", "speed")
+        return {name: getattr(self, name) for name in names} | {"seconds": seconds}
+
+    def set_state(self, state):
+        """Sets what `get_state` returned, and says so the first time."""
+        if state["step"] != self.step:
+            self.progress.console.print(f"goes on after step {state['step']:,}", highlight=False)
+            self.progress.update(self.task, completed=state["step"])
+        for name in state.keys() - {"seconds"}:
+            setattr(self, name, state[name])
+        self.began = time.perf_counter() - state["seconds"]  # the time between the two counts for nothing
+
+    def on_train_begin(self, logs=None):
+        self.began, self.last, self.speed = time.perf_counter(), 0, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began, self.last = time.perf_counter(), 0
@@ -247,10 +256,12 @@ class RunRecorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["val_loss"]):
             return  # the logits are no numbers: there is nothing to draw a sample from
-        step = self.step
-        if logs["val_loss"] < self.best:
-            self.best = logs["val_loss"]
-            folder.save_weights(self.model, self.path)
+        step, average = self.step, self.model.average
+        with contextlib.nullcontext() if average is None else average.lent():
+            if logs["val_loss"] < self.best:
+                self.best = logs["val_loss"]
+                folder.save_weights(self.model, self.path)
+            sample = self.generator.generate(self.prompt, max_new_tokens=96, temperature=0.8, seed=self.settings.seed)
         row = {"step": step} | {name: round(float(value), 6) for name, value in logs.items()}
         self.rows.append(
             row
@@ -259,7 +270,6 @@ class RunRecorder(keras.callbacks.Callback):
                 "tokens_per_second": round(self.speed, 1),
             }
         )
-        sample = self.generator.generate(self.prompt, max_new_tokens=96, temperature=0.8, seed=self.settings.seed)
         self.samples.append(
             f"step {step}, loss {logs['loss']:.4f}, validation {logs['val_loss']:.4f}\n{self.prompt}{sample}\n"
         )
