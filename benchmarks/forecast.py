@@ -1,11 +1,13 @@
 """How well the laws forecast loss curves: public ones of a 25M model, and runs of this project.
 
     python benchmarks/forecast.py --curves FOLDER [--picture PNG]
+    python benchmarks/forecast.py --curves FOLDER --choose-priors
     python benchmarks/forecast.py --runs 10 [--steps 2000 --target-steps 6000] [--picture PNG]
 
 With --curves, both laws are fitted to three of nine public curves and compared with the other six. FOLDER holds nine files
 of `step,lr,loss`: constant_24000.csv, constant_72000.csv, cosine_24000.csv, cosine_72000.csv, wsd_20000_24000.csv,
 wsdld_20000_24000.csv, wsdcon_3.csv, wsdcon_9.csv and wsdcon_18.csv, published with Luo et al. 2025, arXiv:2503.12811.
+With --choose-priors, the weak priors of the laws are chosen instead, and only the three fitted curves are read.
 
 With --runs, small Transformers learn Shakespeare's characters: three runs under three schedules, then as many longer runs
 as asked, each with another seed, under a fourth schedule and the one that `optimize_schedule` finds. Reported are the error
@@ -21,6 +23,7 @@ from scipy.stats import ttest_rel
 
 from tfllm.picture import Picture
 from tfllm.training import forecast
+from tfllm.training.forecast_laws import LAWS
 from tfllm.training.schedules import Constant, Cosine, WarmupStableDecay, learning_rates
 
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
@@ -47,6 +50,98 @@ def read_curve(folder, name):
     rates = np.where(every < WARMUP, PEAK * (every + 1) / (WARMUP + 1), after)
     np.testing.assert_allclose(rates[steps], table["lr"], rtol=1e-6)
     return forecast.Curve(rates, steps, table["loss"])
+
+
+# Candidates of the weak priors: round numbers, fixed before any was tried. The middle of C's is what the paper begins its own
+# fit with (C = 2, beta = gamma = 0.5) in the units of `forecast_laws`: 2 * (3e-4) ** (1 - 0.5) = 0.035.
+STAGES = {
+    "multi_power": {
+        "C, beta, gamma": [
+            {"own": (np.log(c), np.log(beta), 0.5), "width": width}
+            for width in ((0.5, 0.2, 0.1), (1.0, 0.4, 0.2), (2.0, 0.8, 0.4))
+            for c in (0.003, 0.01, 0.03, 0.1)
+            for beta in (0.3, 0.5, 0.8)
+        ],
+        "B": [{"fall": (np.log(share), width)} for share in (0.02, 0.05, 0.1) for width in (0.5, 1.0, 2.0)],
+        "wild": [{"wild": wild} for wild in (1.345, 2.0, 3.0, 5.0)],
+    },
+    "momentum": {
+        "lambda": [{"own": (np.log(r),), "width": (w,)} for r in (3e-4, 1e-3, 3e-3) for w in (0.75, 1.5, 3.0)],
+        "C": [{"fall": (np.log(share), width)} for share in (0.02, 0.05, 0.1) for width in (0.5, 1.0, 2.0)],
+        "wild": [{"wild": wild} for wild in (1.345, 2.0, 3.0, 5.0)],
+    },
+}
+SHORT = 8000  # steps of the long curves that one fold sees: a third, as the three curves are of the longest others
+
+
+def folds(curves):
+    """Returns list of (curves to fit, curves to forecast): each left out in turn, and the long ones from their first third."""
+    found = [
+        ([c for other, c in curves.items() if other != name], [after_warmup(curve)]) for name, curve in curves.items()
+    ]
+    long = [curve for name, curve in curves.items() if not name.startswith("wsdcon")]
+    rest = [part_of(curve, curve.steps >= SHORT) for curve in long]
+    begun = [part_of(curve, curve.steps < SHORT) for curve in long]
+    return [*found, (begun + [curve for curve in curves.values() if not any(curve is one for one in long)], rest)]
+
+
+def part_of(curve, kept):
+    return forecast.Curve(curve.learning_rates, curve.steps[kept], curve.losses[kept])
+
+
+def after_warmup(curve):
+    return part_of(curve, curve.steps >= WARMUP)
+
+
+def choose_priors(folder):
+    """Chooses the weak priors of both laws on the three curves that they are fitted to, without a look at another one.
+
+    Stage after stage (the law's own parameters, the share of the loss that a fall brings, the threshold of the Huber loss)
+    candidates are compared by their mean absolute error in five forecasts: each curve left out in turn, and the last two
+    thirds of both long curves from their first third and the third curve. Among those within 2 % of the lowest error the
+    widest prior is taken, because it shall decide only what curves leave open, and of equally wide ones the best.
+    """
+    curves = {name: read_curve(folder, name) for name in FITTED}
+    for kind, stages in STAGES.items():
+        middle = {name: options[len(options) // 2] for name, options in stages.items()}
+        chosen = {key: value for options in middle.values() for key, value in options.items()}
+        for stage, options in stages.items():
+            print(f"\n{kind}, {stage}\n| candidate | mean absolute error | of each forecast | in the 90 % interval |")
+            print("|---|---|---|---|")
+            found = []
+            for option in options:
+                errors, inside = try_candidate(kind, chosen | option, curves)
+                found.append(np.mean(errors))
+                shown = ", ".join(f"{name} {np.round(value, 4).tolist()}" for name, value in option.items())
+                each = ", ".join(f"{error:.4f}" for error in errors)
+                print(
+                    f"| {shown} | {np.mean(errors):.5f} | {each} | {', '.join(f'{i:.0%}' for i in inside)} |",
+                    flush=True,
+                )
+            near = [number for number, error in enumerate(found) if error <= 1.02 * min(found)]
+            chosen |= options[min(near, key=lambda number: (-width_of(options[number]), found[number]))]
+        print(f"\n{kind}: chosen {chosen}")
+
+
+def width_of(option):
+    return option["width"][0] if "width" in option else option["fall"][1] if "fall" in option else 0
+
+
+def try_candidate(kind, chosen, curves):
+    """Returns (errors, shares inside of the 90 % interval) of the forecasts of all folds under a candidate's priors."""
+    law = LAWS[kind]
+    mean, deviation = law.prior_mean.copy(), law.prior_deviation.copy()
+    (mean[3], deviation[3]), mean[4:], deviation[4:] = chosen["fall"], chosen["own"], chosen["width"]
+    settings = {"prior_mean": mean, "prior_deviation": deviation, "wild": chosen["wild"]}
+    LAWS["candidate"] = type("Candidate", (law,), settings)
+    errors, inside = [], []
+    for seen, unseen in folds(curves):
+        fitted = forecast.fit(seen, law="candidate")
+        for curve in unseen:
+            loss, low, high = (values[curve.steps] for values in fitted.predict(curve.learning_rates, interval=0.9))
+            errors.append(np.abs(loss - curve.losses).mean())
+            inside.append(np.mean((low <= curve.losses) & (curve.losses <= high)))
+    return errors, inside
 
 
 def public_curves(folder, picture):
@@ -178,6 +273,7 @@ def own_runs(runs, steps, target, evaluations, picture):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--curves", help="the folder of the public curves")
+    parser.add_argument("--choose-priors", action="store_true", help="with --curves: choose on the three fitted ones")
     parser.add_argument("--runs", type=int, default=0, help="seeds of longer runs of one's own")
     parser.add_argument("--steps", type=int, default=2000, help="of each of the three short runs")
     parser.add_argument("--target-steps", type=int, default=6000, help="of each longer run")
@@ -186,7 +282,9 @@ def main():
     arguments = parser.parse_args()
     if not arguments.curves and not arguments.runs:
         parser.error("give --curves FOLDER or --runs N")
-    if arguments.curves:
+    if arguments.curves and arguments.choose_priors:
+        choose_priors(arguments.curves)
+    elif arguments.curves:
         public_curves(arguments.curves, arguments.picture)
     if arguments.runs:
         own_runs(arguments.runs, arguments.steps, arguments.target_steps, arguments.evaluations, arguments.picture)

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import least_squares, nnls
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from tfllm.training.forecast_laws import LAWS, grid_of, loss_of, make_plan, power_of, sums_of, warmup_of
 
 LEAST_POINTS = 8
-_HUBER = 3.0  # standard deviations of the noise, beyond which a point counts as wild
 _FARTHEST = 4.5  # standard deviations of the prior; farther off numbers overflow
 _TOLERANCE = 1e-6  # of the lowest loss, what interpolation between steps may add
 _LEAST_LOSS = 1e-9  # where a law, taken too far, falls below 0
@@ -126,7 +125,7 @@ def fit(curves, law="multi_power"):
     problem = _Problem(LAWS[law], curves)
     theta, sigma = problem.solve()
     covariance, noise = problem.uncertainty(theta, sigma)
-    return Law(law, problem, theta, covariance, np.hypot(noise, _missed(problem, theta)))
+    return Law(law, problem, theta, covariance, noise, *_missed(problem, theta))
 
 
 class Law:
@@ -140,10 +139,10 @@ class Law:
             `forecast_laws.loss_of` takes them.
     """
 
-    def __init__(self, name, problem, theta, covariance, noise):
+    def __init__(self, name, problem, theta, covariance, noise, missed=0.0, times=1):
         self.name, self.curves, self.peak = name, tuple(problem.curves), problem.peak
         self.kind, self.theta, self.scale = problem.kind, theta, problem.scale
-        self._covariance, self._noise = covariance, noise
+        self._covariance, self._noise, self._missed, self._times = covariance, noise, missed, times
 
     def predict(self, learning_rates, interval=None):
         """Predicts the loss after every step of a schedule.
@@ -172,8 +171,10 @@ class Law:
         if interval is None:
             return loss
         gradient = gradient / np.maximum(on_grid, _LEAST_LOSS)[:, None]  # of the logarithm
-        variance = np.einsum("np,pq,nq->n", gradient, self._covariance, gradient) + self._noise**2
-        reach = ndtri(0.5 + interval / 2) * np.interp(every, steps, np.sqrt(variance))
+        tail = 0.5 + interval / 2
+        known = np.einsum("np,pq,nq->n", gradient, self._covariance, gradient) + self._noise**2
+        missed = stdtrit(self._times, tail) * self._missed  # a few times are no sure measure: Student's distribution
+        reach = np.interp(every, steps, np.hypot(ndtri(tail) * np.sqrt(known), missed))
         return Forecast(loss, loss * np.exp(-reach), loss * np.exp(reach))
 
     def score(self, curve):
@@ -231,8 +232,8 @@ class _Problem:
         self.scale = scale or float(np.median(np.concatenate([plan.total for plan in self.plans])))
         self.logs = np.log(np.concatenate([curve.losses for curve in curves]))
         final = min(curve.losses.min() for curve in curves)
-        self.mean = np.concatenate([np.log([0.9 * final, 0.1 * final, 0.5, 0.05 * final]), kind.prior_mean])
-        self.deviation = np.concatenate([[1.0, 2.0, 0.7, 0.5], kind.prior_deviation])
+        self.mean, self.deviation = kind.prior_mean.copy(), kind.prior_deviation
+        self.mean[[0, 1, 3]] += np.log(final)
         self.bounds = self.mean - _FARTHEST * self.deviation, self.mean + _FARTHEST * self.deviation
 
     def residuals(self, theta):
@@ -280,7 +281,7 @@ class _Problem:
             np.clip(theta, *self.bounds),
             lambda theta: np.concatenate([both(theta)[1] / sigma, np.diag(prior)]),
             loss="huber",
-            f_scale=_HUBER,
+            f_scale=self.kind.wild,
             bounds=self.bounds,
             max_nfev=100,
         )
@@ -296,7 +297,7 @@ class _Problem:
         A Laplace approximation, in which residuals that go together count once.
         """
         residual, gradient = self.residuals(theta)
-        weight = np.minimum(1, _HUBER * sigma / np.maximum(np.abs(residual), 1e-300))
+        weight = np.minimum(1, self.kind.wild * sigma / np.maximum(np.abs(residual), 1e-300))
         weight /= sigma**2 * self._repeats(residual)
         covariance = np.linalg.inv((gradient * weight[:, None]).T @ gradient + np.diag(1 / self.deviation**2))
         late = np.concatenate([part[len(part) // 2 :] for part in self._by_curve(residual)])
@@ -307,27 +308,30 @@ class _Problem:
 
 
 def _missed(problem, theta):
-    """Returns float, by how much more than expected the law misses what it was not fitted to.
+    """Returns (float, by how much the law misses what it was not fitted to; int, how often it was tried).
 
-    A law is not the truth, and no residual of the fit shows by how much another schedule will differ. So each curve is
-    left out in turn, or of a single curve its later half; what the late mean is off, beyond the uncertainty of that fit,
-    is added to every interval.
+    A law is not the truth, and no residual of the fit shows by how much another schedule or a longer run will differ. So each
+    curve is left out in turn, and then the later halves of all curves; what the late mean is off then is added to every
+    interval. A part of it is what the fit knows of its uncertainty, so intervals are rather too wide than too narrow.
     """
-    beyond = []
-    for left_out, curve in enumerate(problem.curves):
-        others = [other for number, other in enumerate(problem.curves) if number != left_out]
-        half = len(curve.steps) // 2
-        others = others or [Curve(curve.learning_rates, curve.steps[:half], curve.losses[:half])]
-        if sum(len(other.steps) for other in others) < LEAST_POINTS:
+    curves = problem.curves
+    tries = [([other for other in curves if other is not curve], [curve]) for curve in curves if len(curves) > 1]
+    tries.append(([_part(curve, slice(None, len(curve.steps) // 2)) for curve in curves], curves))
+    misses = []
+    for seen, unseen in tries:
+        seen = [curve for curve in seen if len(curve.steps)]
+        if sum(len(curve.steps) for curve in seen) < LEAST_POINTS:
             continue
-        rest, alone = (_Problem(problem.kind, part, problem.peak, problem.scale) for part in (others, [curve]))
-        found, sigma = rest.refine(theta)
-        covariance, _ = rest.uncertainty(found, sigma)
-        residual, gradient = alone.residuals(found)
-        late = slice(len(residual) // 2, None)
-        mean = gradient[late].mean(0)
-        beyond.append(max(residual[late].mean() ** 2 - mean @ covariance @ mean, 0.0))
-    return float(np.sqrt(np.mean(beyond or [0.0])))
+        rest = _Problem(problem.kind, seen, problem.peak, problem.scale)
+        found, _ = rest.refine(theta)
+        for curve in unseen:
+            residual = _Problem(problem.kind, [curve], problem.peak, problem.scale).residuals(found)[0]
+            misses.append(residual[len(residual) // 2 :].mean())
+    return float(np.sqrt(np.mean(np.square(misses or [0.0])))), max(len(misses), 1)
+
+
+def _part(curve, kept):
+    return Curve(curve.learning_rates, curve.steps[kept], curve.losses[kept])
 
 
 def check_rates(learning_rates):
@@ -345,7 +349,7 @@ def check_rates(learning_rates):
 
 def _after_warmup(curve):
     kept = curve.steps >= warmup_of(curve.learning_rates)
-    return Curve(curve.learning_rates, curve.steps[kept], curve.losses[kept])
+    return _part(curve, kept)
 
 
 def _check_curves(curves):
