@@ -1,5 +1,8 @@
 """The loss forecast, on curves made from the laws themselves: the truth is known, with and without noise."""
 
+import json
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -274,6 +277,35 @@ def test_the_callback_waits_for_points_and_stops_a_bad_run():
     late = forecast.LossForecast(steps, monitor="loss")
     assert np.isnan(scripted_fit(40, late, losses, PEAK)["final_loss"]).all()
     assert "at least 8 losses" in late.reason
+
+
+def test_a_resumed_callback_forecasts_exactly_what_an_undisturbed_one_does():
+    steps, rates = 400, schedules(400)["cosine"]
+    losses = law_of(TRUTH).predict(rates)
+
+    def drive(callback, epochs):
+        optimizer = types.SimpleNamespace(iterations=0)
+        callback.set_model(types.SimpleNamespace(optimizer=optimizer, stop_training=False))
+        for epoch in epochs:
+            optimizer.iterations = 20 * (epoch + 1)
+            loss = float(losses[optimizer.iterations - 1])
+            logs = {"loss": loss, "val_loss": loss}
+            callback.on_epoch_end(epoch, logs)
+            yield [logs["final_loss"], logs["final_loss_low"], logs["final_loss_high"]]
+
+    def make():
+        return forecast.LossForecast(steps, rates, curves=[measured(schedules(400)["two-stage"], every=10)], best=0.1)
+
+    whole, first, second = make(), make(), make()
+    found = list(drive(whole, range(18)))
+    begun = list(drive(first, range(13)))
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    np.testing.assert_array_equal(begun + list(drive(second, range(13, 18))), found)
+    for one, other in zip(second.line().forecast, whole.line().forecast, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert whole.line().begin == WARMUP
+    assert whole.line().seen <= 20 * 18 - 1
+    assert make().line() is None
 
 
 def test_the_callback_gives_no_forecast_of_what_is_learned_by_heart():

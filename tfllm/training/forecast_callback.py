@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfllm.training.forecast_fit import Curve, NoForecast, check_rates, fit
+from tfllm.training.curves import ForecastLine
+from tfllm.training.forecast_fit import Curve, Forecast, NoForecast, check_rates, fit
+from tfllm.training.forecast_laws import warmup_of
 from tfllm.training.forecast_rules import check_best, check_gap, ends_above
 from tfllm.training.schedules import Schedule
 from tfllm.training.schedules import learning_rates as rates_of
@@ -68,7 +70,7 @@ class LossForecast(keras.callbacks.Callback):
         self.steps, self.learning_rates, self.curves, self.law = steps, learning_rates, list(curves), law
         self.monitor, self.interval, self.best, self.confidence = monitor, interval, best, confidence
         self.passes = passes
-        self._points, self._both, self._fitted_at, self._fitted = [], [], 0, None
+        self._points, self._both, self._used, self._law = [], [], [], None  # `_used`: the points of the last fit
         self.forecast = self.reason = self.stopped_at = None
 
     def on_train_begin(self, logs=None):
@@ -91,8 +93,33 @@ class LossForecast(keras.callbacks.Callback):
         names = ("final_loss", "final_loss_low", "final_loss_high")
         logs.update(zip(names, self.forecast or (math.nan,) * 3, strict=True))
         going_on = self.forecast and self.best is not None and step + 1 < self.steps
-        if going_on and ends_above(self._fitted, self.learning_rates, self.best, self.confidence):
+        if going_on and ends_above(self._fitted(), self.learning_rates, self.best, self.confidence):
             self.stopped_at, self.model.stop_training = step, True
+
+    def line(self):
+        """Returns the last forecast of every step, a `curves.ForecastLine` for pictures, or None where there is none."""
+        if self.forecast is None:
+            return None
+        rates, (first, *_), (last, *_) = self.learning_rates, self._used[0], self._used[-1]
+        whole = self._fitted().predict(rates, self.interval)
+        return ForecastLine(rates, whole, max(first, warmup_of(rates)), last, self.interval)
+
+    def get_state(self):
+        """Returns dict, what `Resume` keeps."""
+        return {
+            "points": self._points,
+            "both": self._both,
+            "used": self._used,
+            "forecast": self.forecast,
+            "reason": self.reason,
+            "stopped_at": self.stopped_at,
+        }
+
+    def set_state(self, state):
+        """Sets what `get_state` returned."""
+        self._points, self._both, self._used = ([tuple(p) for p in state[name]] for name in ("points", "both", "used"))
+        self.forecast = None if state["forecast"] is None else Forecast(*state["forecast"])
+        self.reason, self.stopped_at, self._law = state["reason"], state["stopped_at"], None
 
     def _add(self, step, logs):
         if self._points and step <= self._points[-1][0]:  # every gradient of the epoch was left out
@@ -102,19 +129,26 @@ class LossForecast(keras.callbacks.Callback):
             self._both.append((float(logs["loss"]), float(logs["val_loss"])))
 
     def _forecast(self):
-        if len(self._points) < _GROWTH * self._fitted_at:
+        if len(self._points) < _GROWTH * len(self._used):
             return
         try:
             if self._both and self.monitor == "val_loss":
                 check_gap(*zip(*self._both, strict=True), self.passes)
-            run = Curve(self.learning_rates, *zip(*self._points, strict=True))
-            self._fitted = fit([*self.curves, run], self.law)
+            found = self._fit(self._points)
         except NoForecast as error:
             self.forecast, self.reason = None, str(error)
             return
-        self._fitted_at = len(self._points)
-        whole = self._fitted.predict(self.learning_rates, self.interval)
-        self.forecast, self.reason = type(whole)(*(float(values[-1]) for values in whole)), None
+        self._used, self._law = list(self._points), found
+        whole = found.predict(self.learning_rates, self.interval)
+        self.forecast, self.reason = Forecast(*(float(values[-1]) for values in whole)), None
+
+    def _fit(self, points):
+        return fit([*self.curves, Curve(self.learning_rates, *zip(*points, strict=True))], self.law)
+
+    def _fitted(self):
+        if self._law is None:  # after a resume
+            self._law = self._fit(self._used)
+        return self._law
 
 
 def schedule_of(optimizer, steps):
