@@ -14,9 +14,9 @@ import tfllm
 from tfllm.generation import MonteCarloTreeSearch, Sample, ValueBeam, Vocabulary, draw_tree, make_settings, search_tree
 from tfllm.generation.history import NAN, NO_TOKEN
 from tfllm.generation.mcts import halving_schedule, slot_axes
-from tfllm.generation.sampling import gumbel
 from tfllm.generation.settings import signature
 from tfllm.generation.tree import _readable
+from tfllm.noise import gumbel
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8], [9]]
 NEW, END = 4, 3

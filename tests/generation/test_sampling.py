@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.generation import cut_off, make_settings, pick, sampling
+from tfllm import noise
+from tfllm.generation import cut_off, make_settings, pick
 
 LOGITS = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32) * 2
 
@@ -121,12 +122,12 @@ def test_draws_follow_the_distribution(case):
 
 def test_random_numbers_are_even_and_independent():
     for axis, numbers in (
-        ("places", sampling.uniform(tf.constant([5]), tf.constant([3]), 200_000)),
-        ("rows", sampling.uniform(tf.range(200_000), tf.fill([200_000], 3), 1)),
-        ("draws", sampling.uniform(tf.fill([200_000], 5), tf.range(200_000), 1)),
+        ("places", noise.uniform(tf.constant([5]), tf.constant([3]), 200_000)),
+        ("rows", noise.uniform(tf.range(200_000), tf.fill([200_000], 3), 1)),
+        ("draws", noise.uniform(tf.fill([200_000], 5), tf.range(200_000), 1)),
         (
             "streams",
-            tf.concat([sampling.uniform(tf.constant([5]), tf.constant([3]), 1, stream) for stream in range(2000)], 0),
+            tf.concat([noise.uniform(tf.constant([5]), tf.constant([3]), 1, stream) for stream in range(2000)], 0),
         ),
     ):
         flat = tf.reshape(numbers, [-1]).numpy()

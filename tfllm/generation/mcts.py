@@ -27,11 +27,12 @@ import tensorflow as tf
 from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
 from tfllm.generation.loop import add_to_record, read_prompts, start_record
 from tfllm.generation.processors import process
-from tfllm.generation.sampling import cut_off, gumbel
+from tfllm.generation.sampling import cut_off
 from tfllm.generation.strategy import Strategy, check_size
 from tfllm.generation.value import VALUE, check_value, value_of
+from tfllm.noise import gumbel
 
-_ROOT, _ROLLOUT = 11, 1000  # streams of draws, see `sampling.gumbel`
+_ROOT, _ROLLOUT = 11, 1000  # streams of draws, see `noise.gumbel`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfllm.noise import gumbel
+
 _SHORT_LIST = 1024  # as many likeliest tokens are looked at first: sorting a whole vocabulary costs ten times as much
 
 
@@ -83,44 +85,6 @@ def cut_off(logits, settings):
     return tf.where(temperature > 0, kept, greedy)
 
 
-def gumbel(seed, index, size, stream=0):
-    """Draws Gumbel noise for each row from its own seed.
-
-    TensorFlow's stateless generators take one seed a call; a seed for each row without a loop needs a hash of (seed,
-    index, place), which graph, XLA and every device compute alike.
-
-    Args:
-        seed: int32 [B].
-        index: int32 [B], the number of the draw.
-        size: int V.
-        stream: int or int32, numbers draws of another kind, such as those of a draft.
-
-    Returns:
-        float32 [B, V].
-    """
-    return -tf.math.log(-tf.math.log(uniform(seed, index, size, stream)))
-
-
-def uniform(seed, index, size, stream=0):
-    """Draws float32 [B, size] evenly from (0, 1); arguments as for `gumbel`."""
-    key = _mix(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32) + tf.cast(stream, tf.uint32) * _word(0x632BE5AB))
-    key = _mix(key + tf.cast(index, tf.uint32) * _word(0x9E3779B9))
-    bits = _mix(key[:, None] + tf.cast(tf.range(size), tf.uint32) * _word(0x85EBCA6B))
-    bits = _mix(bits + _mix(key + _word(0xC2B2AE35))[:, None])
-    return (tf.cast(tf.bitwise.right_shift(bits, _word(9)), tf.float32) + 0.5) * 2.0**-23
-
-
-def _mix(bits):
-    """Scrambles uint32 so that each bit depends on all (Mueller's and Wellons' two rounds of multiply and shift)."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        bits = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(shift))) * _word(factor)
-    return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(16)))
-
-
-def _word(value):
-    return tf.constant(value, tf.uint32)
-
-
 def _above(logits, share):
     """Keeps tokens of at least `share` [B] of the likeliest one's probability."""
     return logits >= tf.reduce_max(logits, -1, keepdims=True) + tf.math.log(tf.maximum(share, 1e-38))[:, None]
@@ -177,7 +141,7 @@ def _bisect(scores, weights, target):
     keys = tf.bitcast(keys, tf.uint32)
 
     def body(bit, threshold):
-        one = tf.bitwise.left_shift(_word(1), tf.cast(bit, tf.uint32))
+        one = tf.bitwise.left_shift(tf.constant(1, tf.uint32), tf.cast(bit, tf.uint32))
         higher = tf.bitwise.bitwise_or(threshold, one)
         total = tf.reduce_sum(tf.where(keys >= higher, weights, 0.0), -1, keepdims=True)
         return bit - 1, tf.where(total >= target[:, None], higher, threshold)
