@@ -147,12 +147,13 @@ class CausalSelfAttention(keras.layers.Layer):
         slots = tf.shape(key)[2]
         # The query heads that share a key-value head become more rows of one product.
         query = tf.reshape(query, [batch, kv_heads, heads // kv_heads * time, self._head_dim])
-        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+        scores = tf.matmul(query, key, transpose_b=True)
+        scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
         scores = tf.reshape(scores, [batch, heads, time, slots])
         mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
         # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on CPUs.
         hidden = tf.where(mask, 0.0, 1e9)
-        weights = tf.cast(tf.nn.softmax(scores - hidden), self.compute_dtype)
+        weights = tf.cast(tf.nn.softmax(scores - tf.cast(hidden, scores.dtype)), self.compute_dtype)
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
         y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.models.contract import LanguageModel
-from tfllm.training.losses import unpack
+from tfllm.training.losses import unpack, widen
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -64,7 +64,7 @@ class WithDraftHeads(LanguageModel):
     def draft_logits(self, features):
         """Returns float32 [..., n, V], of features float [..., D]: what each head makes of them."""
         drafts = tf.stack([features + tf.nn.silu(block(features)) for block in self.blocks], -2)
-        return tf.cast(self._head(drafts), tf.float32)
+        return widen(self._head(drafts))
 
     @classmethod
     def from_config(cls, config):
@@ -93,9 +93,9 @@ def multi_token_loss(model, batch, training=True):
     heads = range(model.num_draft_heads)
     later = tf.stack([_shifted(targets, i + 1) for i in heads], -1)  # [B, T, n]
     # A guess counts where all the tokens up to it do.
-    counted = tf.math.cumprod(tf.stack([_shifted(weights, i + 1) for i in heads], -1), -1)
+    counted = tf.math.cumprod(tf.stack([_shifted(tf.cast(weights, logits.dtype), i + 1) for i in heads], -1), -1)
     nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=later, logits=logits)
-    right = tf.cast(tf.argmax(logits, -1, tf.int32) == later, tf.float32)
+    right = tf.cast(tf.argmax(logits, -1, tf.int32) == later, logits.dtype)
     weight = tf.reduce_sum(counted)
     return {"loss": (tf.reduce_sum(nats * counted), weight), "accuracy": (tf.reduce_sum(right * counted), weight)}
 

@@ -8,6 +8,8 @@ import dataclasses
 
 import tensorflow as tf
 
+_FEW_TOKENS = 1024  # a vocabulary of which a table of ones and zeros is cheaper than a scatter, which XLA runs row by row
+
 
 @dataclasses.dataclass(frozen=True)
 class LMLoss:
@@ -56,10 +58,9 @@ class LMLoss:
 
     def _sums(self, logits, targets, weights, training):
         """Returns the weighted sums over all targets; logits [..., V], targets and weights [...]."""
-        logits = logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        logits = widen(logits)
         weights = tf.cast(weights, logits.dtype)
-        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-        right = tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), targets), logits.dtype)
+        nats, right = cross_entropy(logits, targets)
         sums = {"loss": tf.reduce_sum(nats * weights), "accuracy": tf.reduce_sum(right * weights)}
         if training and (self.label_smoothing or self.z_loss):
             log_z = tf.reduce_logsumexp(logits, -1)
@@ -91,6 +92,40 @@ class LMLoss:
         zeros, head = tf.nest.map_structure(tf.zeros_like, example), list(probe.watched_variables())
         ahead = training and features.dtype != tf.float16
         return _sum_over_chunks(sums_of, chunks, zeros, head, ahead)
+
+
+@tf.custom_gradient
+def cross_entropy(logits, targets):
+    """Returns (nats of the targets, 1 where the target is the first of the likeliest tokens), both float [...].
+
+    Twice as fast on CPUs as TensorFlow's own cross-entropy, whose passes over the vocabulary have no fast kernel as the
+    softmax has. The logarithm of the softmax's denominator is read off at the likeliest token, whose probability never
+    underflows. There is no second derivative.
+
+    Args:
+        logits: float [..., V].
+        targets: int32 [...].
+
+    Example:
+        >>> nats, right = cross_entropy(tf.constant([[0.0, 1.0986123], [1000.0, 0.0]]), tf.constant([1, 1]))
+        >>> print(nats.numpy().round(3), right.numpy())
+        [   0.288 1000.   ] [1. 0.]
+    """
+    best, axes = tf.argmax(logits, -1, tf.int32), targets.shape.rank
+    probabilities = tf.nn.softmax(logits)
+    log_z = tf.gather(logits, best, batch_dims=axes) - tf.math.log(tf.gather(probabilities, best, batch_dims=axes))
+    nats = log_z - tf.gather(logits, targets, batch_dims=axes)
+
+    def gradient(upstream, _):
+        size = tf.shape(logits)[-1] if logits.shape[-1] is None else logits.shape[-1]
+        if logits.shape[-1] is not None and size <= _FEW_TOKENS:
+            return (probabilities - tf.one_hot(targets, size, dtype=logits.dtype)) * upstream[..., None], None
+        rows = tf.reshape(probabilities * upstream[..., None], [-1, size])  # changed in place below
+        places = tf.stack([tf.range(tf.size(targets)), tf.reshape(targets, [-1])], 1)
+        rows = tf.tensor_scatter_nd_sub(rows, places, tf.reshape(upstream, [-1]))
+        return tf.reshape(rows, tf.shape(logits)), None
+
+    return (nats, tf.cast(tf.equal(best, targets), logits.dtype)), gradient
 
 
 def _sum_over_chunks(sums_of, chunks, zeros, head, ahead):
@@ -183,6 +218,12 @@ def unpack(batch):
     return inputs, targets, tf.cast(weights[0], tf.float32) if weights else tf.ones(tf.shape(targets))
 
 
+def widen(values):
+    """Returns floats as float32, or as float64 where they are: losses are exact enough there to check their gradients."""
+    return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
+
+
 def mean(total, weight):
     """Divides a total by its weight; 0 where nothing counts."""
-    return tf.math.divide_no_nan(total, weight)
+    total = tf.convert_to_tensor(total)
+    return tf.math.divide_no_nan(total, tf.cast(weight, total.dtype))

@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from tfllm.training.losses import unpack
+from tfllm.training.losses import unpack, widen
 
 
 def sequence_log_probs(model, batch, training=False):
@@ -35,8 +35,9 @@ def sequence_log_probs(model, batch, training=False):
 def token_log_probs(model, batch, training=False):
     """Returns (float32 [B, T], nats of every target; float32 [B, T], their weights); arguments as `sequence_log_probs`."""
     inputs, targets, weights = unpack(batch)
-    logits = tf.cast(model(inputs, training=training), tf.float32)
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits), weights
+    logits = widen(model(inputs, training=training))
+    log_probs = -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    return log_probs, tf.cast(weights, log_probs.dtype)
 
 
 def make_dpo_loss(reference, beta=0.1, label_smoothing=0.0):
@@ -132,11 +133,11 @@ def make_policy_loss(clip=None, reference=None, kl=0.0):
     def policy_loss(model, batch, training=True):
         *texts, advantages, drawn = batch
         log_probs, weights = token_log_probs(model, texts, training)
-        advantages = tf.cast(advantages, tf.float32)[:, None]
+        advantages = tf.cast(advantages, log_probs.dtype)[:, None]
         if clip is None:
             gain = advantages * log_probs
         else:
-            ratio = tf.exp(log_probs - drawn)
+            ratio = tf.exp(log_probs - tf.cast(drawn, log_probs.dtype))
             gain = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, 1 - clip, 1 + clip) * advantages)
         totals, weight = {}, tf.reduce_sum(weights)
         cost = -gain
@@ -170,8 +171,9 @@ def make_risk_loss(sharpness=0.005):
 
     def risk_loss(model, batch, training=True):
         *texts, costs = batch
-        costs = tf.cast(costs, tf.float32)
-        likely = tf.reshape(sequence_log_probs(model, texts, training), tf.shape(costs))
+        likely = sequence_log_probs(model, texts, training)
+        costs = tf.cast(costs, likely.dtype)
+        likely = tf.reshape(likely, tf.shape(costs))
         risk = tf.reduce_sum(tf.nn.softmax(sharpness * likely) * costs, -1)
         return {"loss": (tf.reduce_sum(risk), tf.cast(tf.size(risk), tf.float32))}
 
