@@ -7,6 +7,12 @@ from tfllm.data.corpora import corpus_names, load_text
 from tfllm.data.datasets import dataset_names, iterate_texts, load, write_jsonl
 from tfllm.data.delivery import distribute, prefetch_to_device
 from tfllm.data.mixing import Mixture, mix_datasets
+from tfllm.data.objectives import (
+    fill_in_the_middle,
+    fill_in_the_middle_documents,
+    masked_language_model,
+    span_corruption,
+)
 from tfllm.data.order import shuffle_index
 from tfllm.data.packing import Packing, pack_documents, packed_dataset
 from tfllm.data.pipeline import lm_dataset, split_text
@@ -25,6 +31,8 @@ __all__ = [
     "corpus_names",
     "dataset_names",
     "distribute",
+    "fill_in_the_middle",
+    "fill_in_the_middle_documents",
     "iterate_texts",
     "lm_dataset",
     "load",
@@ -32,6 +40,7 @@ __all__ = [
     "load_text",
     "load_vocabulary",
     "make_buckets",
+    "masked_language_model",
     "mix_datasets",
     "open_shards",
     "pack_documents",
@@ -39,6 +48,7 @@ __all__ = [
     "pair_dataset",
     "prefetch_to_device",
     "shuffle_index",
+    "span_corruption",
     "split_text",
     "tokenize_files",
     "write_jsonl",

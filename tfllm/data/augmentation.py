@@ -16,6 +16,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from tfllm.data.order import mix_bits
 from tfllm.text.cleaning import comparable
 
 
@@ -641,17 +642,8 @@ def _share(rows, seed, rate, counts):
 
 def _hash(seed, stream, row, column):
     key = tf.random.stateless_uniform([4], _as_seed(seed), None, None, tf.uint64)[stream]
-    hashed = _mix(_mix(key + tf.cast(row, tf.uint64)) + tf.cast(column, tf.uint64))
+    hashed = mix_bits(mix_bits(key + tf.cast(row, tf.uint64)) + tf.cast(column, tf.uint64))
     return tf.bitwise.right_shift(hashed, tf.constant(32, tf.uint64))
-
-
-def _mix(values):
-    """Spreads uint64 values over all bits, one to one (the step and the finaliser of SplitMix64)."""
-    values *= tf.constant(0x9E3779B97F4A7C15, tf.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64)))
-        values *= tf.constant(factor, tf.uint64)
-    return values
 
 
 def _uniform(bits):

@@ -85,3 +85,12 @@ def offset_with(key, limit):
         int64 [] in `[0, limit)`, as good as uniform for limits far below 2**63.
     """
     return tf.math.floormod(key[3], tf.cast(limit, tf.int64))
+
+
+def mix_bits(values):
+    """Spreads uint64 values over all bits, one to one (the step and the finaliser of SplitMix64)."""
+    values *= tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64)))
+        values *= tf.constant(factor, tf.uint64)
+    return values

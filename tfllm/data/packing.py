@@ -221,8 +221,8 @@ def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
             lambda index: batch(key, index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    def make(epochs, start_step):
-        return stream_epochs(part_of_epoch, steps, epochs, start_step, counted=shuffle).prefetch(tf.data.AUTOTUNE)
+    def make(epochs, start_step, change):
+        return stream_epochs(part_of_epoch, steps, epochs, start_step, shuffle, change).prefetch(tf.data.AUTOTUNE)
 
     return with_starts(make, epochs, start_step)
 

@@ -134,7 +134,7 @@ def lm_dataset(
         )
         return blocks.unbatch().take(end - begin)
 
-    def make(epochs, start_step):
+    def make(epochs, start_step, change):
         options = tf.data.Options()
         # The tuner's bookkeeping, and a last prefetch, cost as much as a small batch, and rewriting the graph for every pass
         # as much as a small epoch; the parallel map already works ahead.
@@ -143,7 +143,7 @@ def lm_dataset(
         counted = shuffle and epochs is not None
         if not counted:  # an iterator can be saved: its only outside state is the ids, which do not change
             options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-        return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, counted).with_options(options)
+        return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, shuffle, change).with_options(options)
 
     return with_starts(make, epochs, start_step)
 

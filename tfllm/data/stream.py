@@ -20,7 +20,7 @@ def check_stream(batch_size, epochs, start_step, num_workers=1, worker=0):
         raise ValueError(f"worker must lie in [0, num_workers={num_workers}); got {worker}")
 
 
-def stream_epochs(part_of_epoch, batches, epochs, start_step, counted):
+def stream_epochs(part_of_epoch, batches, epochs, start_step, counted, change=None):
     """Joins the parts of epochs to passes.
 
     Args:
@@ -28,20 +28,24 @@ def stream_epochs(part_of_epoch, batches, epochs, start_step, counted):
         batches: int, how many an epoch has.
         epochs: int, epochs in a pass, or None for one endless pass.
         start_step: int, the batch of the endless stream at which the first pass begins.
-        counted: bool, whether every pass goes on where the one before it ended; else all begin at `start_step`.
+        counted: bool, whether every pass goes on where the one before it ended; else all begin at `start_step`, and all epochs
+            are alike.
+        change: function of (epoch, *batch), what becomes of every batch; None leaves them as they are. Where all epochs are
+            alike, it is told that they are epoch 0.
 
     Returns:
         `tf.data.Dataset`.
     """
+    changed = part_of_epoch if change is None else _change_parts(part_of_epoch, change, counted)
     first_epoch, begin = start_step // batches, start_step % batches
     if epochs is None:
         return tf.data.Dataset.counter(first_epoch).flat_map(
-            lambda epoch: part_of_epoch(epoch, tf.where(epoch == first_epoch, tf.constant(begin, tf.int64), 0), batches)
+            lambda epoch: changed(epoch, tf.where(epoch == first_epoch, tf.constant(begin, tf.int64), 0), batches)
         )
 
     def one_pass(number):
         def part(index):  # a pass of n epochs that begins inside one has parts of n + 1
-            return part_of_epoch(
+            return changed(
                 first_epoch + number * epochs + index,
                 tf.where(index == 0, tf.constant(begin, tf.int64), 0),
                 tf.where(index == epochs, tf.constant(begin, tf.int64), batches),
@@ -53,22 +57,40 @@ def stream_epochs(part_of_epoch, batches, epochs, start_step, counted):
     return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
 
 
-def with_starts(make, epochs, start_step):
+def with_starts(make, epochs, start_step, change=None):
     """Makes a data set that can be started anywhere.
 
     Args:
-        make: function of (epochs, start_step), as `stream_epochs` takes them, to a data set.
+        make: function of (epochs, start_step, change), as `stream_epochs` takes them, to a data set.
         epochs: int or None.
         start_step: int.
+        change: function of (epoch, *batch), or None.
 
     Returns:
-        `make(epochs, start_step)` with an attribute `from_step`: a function of an int s to the endless stream of its batches
-        from batch s on, as `repeat().skip(s)` gives it where no pass was begun before, but at once. What you chain behind a
-        data set does not have it.
+        `make(epochs, start_step, change)` with two attributes, which what you chain behind a data set does not have:
+        `from_step`, a function of an int s to the endless stream of its batches from batch s on, as `repeat().skip(s)` gives
+        it where no pass was begun before, but at once; and `changed`, a function of a `change` to the data set whose batches
+        go through that as well.
     """
-    dataset = make(epochs, start_step)
-    dataset.from_step = lambda step: make(None, start_step + step)
+    dataset = make(epochs, start_step, change)
+    dataset.from_step = lambda step: make(None, start_step + step, change)
+
+    def changed(more):
+        both = more if change is None else lambda epoch, *batch: more(epoch, *change(epoch, *batch))
+        return with_starts(make, epochs, start_step, both)
+
+    dataset.changed = changed
     return dataset
+
+
+def _change_parts(part_of_epoch, change, counted):
+    def part(epoch, begin, end):
+        number = epoch if counted else tf.zeros_like(epoch)
+        return part_of_epoch(epoch, begin, end).map(
+            lambda *batch: change(number, *batch), num_parallel_calls=4, deterministic=True
+        )
+
+    return part
 
 
 def _make_counter():
