@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def invoke(*arguments):
 def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli")
     (path / "text.txt").write_text(tfllm.load_text("shakespeare")[:5000])
-    code, output, error = invoke("train", path / "text.txt", "--out", path / "run", "--model", "gru", *SMALL)
+    how = ("--optimizer", "momentum", "--schedule", "wsd", "--decay-steps", 2, "--accumulate", 2, "--lookahead")
+    code, output, error = invoke("train", path / "text.txt", "--out", path / "run", "--model", "gru", *SMALL, *how)
     assert code == 0, error
     assert "run folder:" in output
     return path
@@ -43,6 +45,14 @@ def test_generate_shows_prompt_and_continuation(place):
     run = tfllm.runs.load_run(place / "run")
     text = tfllm.TextGenerator(run.model, run.tokenizer).generate("To be", max_new_tokens=12, temperature=0.8, seed=3)
     assert (code, output) == (0, f"To be{text}\n")
+
+
+def test_train_keeps_what_it_was_told(place):
+    training = json.loads((place / "run" / "config.json").read_text())["training"]
+    told = {"model": "gru", "steps": 8, "optimizer": "momentum", "schedule": "wsd", "decay_steps": 2, "lookahead": True}
+    assert told.items() <= training.items()
+    settings = tfllm.runs.TrainingSettings(**{k: v for k, v in training.items() if not k.startswith("source")})
+    assert (settings.accumulate, settings.average, settings.warmup_steps) == (2, 0.0, None)
 
 
 def test_generate_takes_a_pattern_a_stop_text_and_a_strategy(place):
@@ -93,6 +103,10 @@ def test_demo(tmp_path):
         (["train", "shakspeare", "--out", "x"], "source must be one of"),
         (["train", "shakespeare", "--out", "x", "--model", "bert"], "model must be one of"),
         (["train", "shakespeare", "--out", "x", "--steps", "0"], "steps must be at least 1; got 0"),
+        (
+            ["train", "shakespeare", "--out", "x", "--warmup-steps", "1500"],
+            "warmup_steps must lie in [0, 1500), below the",
+        ),
         (["train", "{text}", "--out", "{run}"], "out must be free unless force is given"),
         (["generate", "{run}", "a", "--regex", "("], "pattern must"),
         (["generate", "{run}", "a", "--strategy", "best"], "strategy must be"),

@@ -65,6 +65,15 @@ def test_the_first_run_is_forecast_from_its_beginning_and_another_run(tmp_path):
     assert len(forecast_runs([other], steps=5000).learning_rates) == 5000
 
 
+def test_rates_are_those_of_the_settings():
+    linear = {"schedule": "linear", "warmup_steps": 0, "decay_steps": None, "final_rate": 0.0}
+    found = _rates({"steps": 5, "learning_rate": 1.0} | linear)
+    np.testing.assert_allclose(found, [1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+    # Runs made before there was a choice took a cosine to a tenth after 100 steps, at most half of all.
+    early = _rates({"steps": 400, "learning_rate": 1.0})
+    np.testing.assert_allclose(early[[0, 100, 250]], [1 / 101, 1, 0.55], rtol=1e-5)
+
+
 def test_the_picture_shows_every_part(tmp_path):
     run, other = make_run(tmp_path / "run", 2000), make_run(tmp_path / "other", 1200)
     figure = draw_forecast(forecast_runs([run, other], until=1200))
@@ -113,6 +122,14 @@ def test_runs_that_cannot_be_forecast_are_refused_in_one_sentence(tmp_path):
         assert (code, error.count("\n")) == (2, 1), error
         assert error.startswith("error: ")
         assert message in error
+    document = json.loads((run / "config.json").read_text())
+    for schedule, message in (
+        ("plateau", "run must have rates that are known ahead"),
+        ("linear", "rates of its settings"),
+    ):
+        changed = document | {"training": document["training"] | {"schedule": schedule}}
+        (run / "config.json").write_text(json.dumps(changed))
+        assert message in invoke(run)[2]
     (run / "history.csv").unlink()
     assert "run must have been evaluated at least once" in invoke(run)[2]
     assert isinstance(forecast.NoForecast("why"), ValueError)

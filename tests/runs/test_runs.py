@@ -30,6 +30,17 @@ SMALL = {
     "steps": 12,
     "evaluations": 3,
 }
+WITH_ALL = {  # that changes the step of a Transformer, compiled by XLA
+    "remat": True,
+    "chunk_tokens": 24,
+    "accumulate": 2,
+    "label_smoothing": 0.1,
+    "z_loss": 1e-4,
+    "clip_norm": 0,
+    "weight_decay": 0.01,
+    "optimizer": "lion",
+    "schedule": "wsd",
+}
 FILES = {"config.json", "tokenizer.json", "model.weights.h5", "history.csv", "curves.png", "samples.txt"}
 
 
@@ -54,7 +65,8 @@ def history_of(path):
     ("model", "tokenizer"), [("transformer", "char"), ("lstm", "bpe"), ("gru", "char"), ("rnn", "char")]
 )
 def test_a_training_leaves_a_run_that_can_be_read(source, tmp_path, model, tokenizer):
-    scores, shown = train(source, tmp_path / "run", model=model, tokenizer=tokenizer, vocab_size=300)
+    more = WITH_ALL if model == "transformer" else {}
+    scores, shown = train(source, tmp_path / "run", model=model, tokenizer=tokenizer, vocab_size=300, **more)
     names = {file.name for file in (tmp_path / "run").iterdir()}
     assert names == FILES
     rows = history_of(tmp_path / "run")

@@ -373,6 +373,18 @@ def test_another_run_is_refused(tmp_path):
         np.testing.assert_array_equal(array, variable.numpy())
 
 
+def test_weights_of_another_shape_are_refused(tmp_path):
+    def make(units):
+        return keras.Sequential([keras.Input([1]), keras.layers.Dense(units)])
+
+    with small(tmp_path, model=make(2)) as checkpoints:
+        checkpoints.restore()
+        checkpoints.save(1)
+    message = r"model must have the variables .* got .*kernel float32 \[1, 3\] instead of .*kernel float32 \[1, 2\]"
+    with pytest.raises(ValueError, match=message):
+        small(tmp_path, model=make(3)).restore()
+
+
 def test_fit_refuses_what_it_cannot_resume(tmp_path):
     model, data = begin_model(), make_data()
     with small(tmp_path / "x", model=model, also=model.metrics, data=data) as checkpoints:
