@@ -33,13 +33,14 @@ from tfllm.runs import (
     draw_forecast,
     forecast_runs,
     load_run,
+    run_workers,
     save_forecast,
     train_run,
 )
 from tfllm.runs import doctor as examine
 from tfllm.startup import quiet_start
 from tfllm.text import load_tokenizer
-from tfllm.training import OPTIMIZERS, SCHEDULES
+from tfllm.training import OPTIMIZERS, SCHEDULES, read_workers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,6 +82,9 @@ def _plain_errors(command):
         except BrokenPipeError as error:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from error
+        except tf.errors.UnavailableError as error:  # of a sum that several workers make
+            print("error: another worker has left, without which this one cannot go on", file=sys.stderr)
+            raise typer.Exit(1) from error
         except (ValueError, OSError, ImportError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
@@ -149,16 +153,26 @@ def train(
     prompt: Annotated[str, _of_run("Beginning of the samples.")] = "",
     checkpoint_every: Annotated[int, _of_run("Steps between two checkpoints; 0: at every evaluation.")] = 0,
     keep_checkpoints: Annotated[int, _of_run("Checkpoints to keep until the end.")] = _DEFAULTS.keep_checkpoints,
+    workers: Annotated[int, _of_run("Processes on this machine that share every batch.")] = 1,
+    max_restarts: Annotated[int, _of_run("How often workers start again because one died.")] = 3,
     seed: Annotated[int, _of_run("Decides weights, batches and samples.")] = _DEFAULTS.seed,
 ):
     """Train a model on a text and leave a run folder: weights, tokenizer, history, curves, samples.
 
     The same command again finishes a run that was cut off, as if it had not been.
+    Where TF_CONFIG names the workers of several machines, each runs this command with the same arguments and folder.
     """
     given = dict(locals())
     settings = TrainingSettings(**{field.name: given[field.name] for field in dataclasses.fields(TrainingSettings)})
-    train_run(source, out, settings, force=force, console=console)
-    _say(f"run folder: {out}")
+    if workers != 1 and not read_workers().addresses:
+        if workers > batch_size:
+            raise ValueError(f"--workers must be at most batch_size={batch_size}, the rows to share; got {workers}")
+        raise typer.Exit(
+            run_workers([sys.executable, "-m", "tfllm", *sys.argv[1:]], workers, max_restarts=max_restarts)
+        )
+    force = force and os.environ.get("TFLLM_RESTART", "0") == "0"  # what was begun is not to be begun again
+    if train_run(source, out, settings, force=force, console=console) is not None:
+        _say(f"run folder: {out}")
 
 
 @app.command()
@@ -414,5 +428,6 @@ def _describe_shards(shards):
 def main():
     """Runs the command line."""
     with quiet_start():
-        tf.config.list_logical_devices()  # TensorFlow says here that there is no GPU
+        if not os.environ.get("TF_CONFIG"):  # with it, `make_strategy` must come first
+            tf.config.list_logical_devices()  # TensorFlow says here that there is no GPU
     app()

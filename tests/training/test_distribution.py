@@ -121,12 +121,11 @@ class Resolver(tf.distribute.cluster_resolver.SimpleClusterResolver):
 def test_a_data_set_is_shared_by_rows_wherever_it_begins():
     data = tfllm.data.lm_dataset(tf.range(100) % 7, None, 4, 6, seed=2)
     shards = [shard_rows(data, Resolver(index, worker=["a:1", "b:1"])) for index in range(2)]
-    for step in (0, 3):
-        whole = list(data.from_step(step).take(3))
-        parts = [list(shard.from_step(step).take(3)) for shard in shards]
-        for batch, *rows in zip(whole, *parts, strict=True):
-            for leaf, *pieces in zip(batch, *rows, strict=True):
-                np.testing.assert_array_equal(tf.concat(pieces, 0), leaf)
+    whole = data.from_step(3).take(2)
+    parts = [shard.from_step(3).take(2) for shard in shards]
+    for batch, *rows in zip(whole, *parts, strict=True):
+        for leaf, *pieces in zip(batch, *rows, strict=True):
+            np.testing.assert_array_equal(tf.concat(pieces, 0), leaf)
     assert all(shard.element_spec[0].shape == [3, 4] for shard in shards)
     off = tf.data.Options()
     off.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

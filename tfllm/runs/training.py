@@ -23,6 +23,7 @@ from tfllm.evaluation import evaluate_text
 from tfllm.generation import TextGenerator
 from tfllm.runs import folder
 from tfllm.runs.settings import TrainingSettings, make_model, make_run_optimizer, make_run_schedule
+from tfllm.startup import quiet_start
 from tfllm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from tfllm.training import (
     Converged,
@@ -32,6 +33,8 @@ from tfllm.training import (
     WeightAverage,
     learning_rates,
     make_lm_loss,
+    make_strategy,
+    workers_of,
 )
 from tfllm.training.curves import draw_curves
 
@@ -44,7 +47,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     """Trains a language model on a text and leaves a run folder.
 
     A run that was cut off goes on from its last checkpoint when it is asked for again, and ends with the weights and the
-    history (but for the speeds) that it would have had. On SIGTERM the running step is finished and saved.
+    history (but for the speeds) that it would have had. On SIGTERM the running step is finished and saved. Where `TF_CONFIG`
+    names several workers, each of which calls this, they share every batch; else the GPUs of this machine do.
 
     Args:
         source: str or path, as `data.load_text` takes it.
@@ -54,7 +58,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         console: a `rich.console.Console` to show progress on; None for one on standard output.
 
     Returns:
-        dict, what `evaluate_text` gives for the best weights on the whole validation part.
+        dict, what `evaluate_text` gives for the best weights on the whole validation part; None on workers that are not the
+        chief, which alone writes.
 
     Raises:
         ValueError: on a bad source or setting, one that is not that of the unfinished run, or a loss that is not finite.
@@ -62,9 +67,15 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         SystemExit: with code 143, after SIGTERM.
     """
     settings, console = settings or TrainingSettings(), console or Console()
-    begun = None if force else folder.read_unfinished(out)
-    if begun is None:
-        folder.check_free(out, force)
+    with quiet_start():  # several workers are the first to wake TensorFlow here, which then says that there is no GPU
+        strategy = make_strategy()
+    is_chief = workers_of(strategy).is_chief
+    if not is_chief:
+        console, begun = Console(quiet=True), None
+    else:
+        begun = None if force else folder.read_unfinished(out)
+        if begun is None:
+            folder.check_free(out, force)
     text = load_text(source)
     training = _describe(source, text, settings)
     if begun is not None:
@@ -76,15 +87,16 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     else:
         tokenizer = load_tokenizer(pathlib.Path(out) / folder.TOKENIZER)
     train, validation, tokens = _make_batches(train_text, validation_text, tokenizer, settings)
-    model = make_model(tokenizer.vocab_size, settings)
-    interval, rules = _compile(model, settings)
+    with strategy.scope():
+        model = make_model(tokenizer.vocab_size, settings)
+        interval, rules = _compile(model, settings)
     lines = (validation_text.strip() or text.strip()).split("\n")
     prompt = settings.prompt or lines[0][: max(min(settings.sequence_length // 3, 32), 1)]
     generator = TextGenerator(model, tokenizer)
     generator.generate(prompt, max_new_tokens=1)  # a bad prompt is refused before anything is written
 
     path = pathlib.Path(out)
-    if begun is None:
+    if begun is None and is_chief:
         folder.create_run(path, model, tokenizer, training, force=force)
     console.print(
         f"{len(text):,} characters, {tokens:,} tokens to train on, {tokenizer.vocab_size:,} in the vocabulary; "
@@ -101,7 +113,7 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        recorder = RunRecorder(path, generator, prompt, settings, progress)
+        recorder = RunRecorder(path if is_chief else None, generator, prompt, settings, progress)
         resume = Resume(
             path / folder.CHECKPOINTS,
             settings.checkpoint_every or None,
@@ -123,6 +135,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
             raise ValueError(diverged) from error
     if recorder.best == float("inf"):
         raise ValueError(diverged)
+    if not is_chief:
+        return None
     model.load_weights(path / folder.WEIGHTS)
     scores = evaluate_text(model, tokenizer, validation_text, settings.sequence_length)
     console.print(f"best weights on the whole validation part: {describe_scores(scores)}", highlight=False)
@@ -211,7 +225,7 @@ def make_tokenizer(text, train_text, settings):
 class RunRecorder(keras.callbacks.Callback):
     """Keeps a run folder up to date: best weights, history, curves and a sample after every evaluation.
 
-    Where the model has an average of its weights, weights and samples are those of the average.
+    Where the model has an average of its weights, weights and samples are those of the average. Without a path, it only counts.
     """
 
     def __init__(self, path, generator, prompt, settings, progress):
@@ -256,6 +270,9 @@ class RunRecorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["val_loss"]):
             return  # the logits are no numbers: there is nothing to draw a sample from
+        if self.path is None:
+            self.best = min(self.best, logs["val_loss"])
+            return  # the chief writes
         step, average = self.step, self.model.average
         with contextlib.nullcontext() if average is None else average.lent():
             if logs["val_loss"] < self.best:

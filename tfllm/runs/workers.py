@@ -29,9 +29,10 @@ _GRACE = 2.0  # seconds in which the end of a chief is known that another worker
 def run_workers(command, num_workers, *, max_restarts=3, tell=None):
     """Runs a command in several processes, each a worker of one training, until it is done.
 
-    Every process finds in its environment a `TF_CONFIG` with free ports of this machine, and its share of the cores. The first,
-    the chief, writes to this process's output; what the others write is shown when they die. SIGTERM and SIGINT are passed on
-    to the chief, which saves (`training.Resume` does so at SIGTERM) and leaves, and then the others are ended.
+    Every process finds in its environment a `TF_CONFIG` with free ports of this machine, its share of the cores, and in
+    `TFLLM_RESTART` how often all were started again. The first, the chief, writes to this process's output; what the others
+    write is shown when they die. SIGTERM and SIGINT are passed on to the chief, which saves (`training.Resume` does so at
+    SIGTERM) and leaves, and then the others are ended.
 
     Args:
         command: list of str, a program and its arguments, the same for all; it goes on from its last checkpoint by itself.
@@ -58,7 +59,7 @@ def run_workers(command, num_workers, *, max_restarts=3, tell=None):
     tell = _tell if tell is None else tell
     with _signals() as events:
         for restart in range(max_restarts + 1):
-            code, reason = _run_once(list(command), num_workers, events)
+            code, reason = _run_once(list(command), num_workers, restart, events)
             if reason is None or code == _BAD_INPUT or restart == max_restarts:
                 break
             tell(
@@ -70,8 +71,8 @@ def run_workers(command, num_workers, *, max_restarts=3, tell=None):
     return code
 
 
-def worker_environments(num_workers):
-    """Returns list of dict: the environment of each of several workers on this machine, beside that of this process."""
+def worker_environments(num_workers, restart=0):
+    """Returns list of dict: what the environment of each of several workers on this machine has beside that of this process."""
     with contextlib.ExitStack() as sockets:
         bound = [sockets.enter_context(socket.socket()) for _ in range(num_workers)]
         for each in bound:
@@ -82,18 +83,19 @@ def worker_environments(num_workers):
         {
             "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
             "TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", str(cores)),
+            "TFLLM_RESTART": str(restart),
         }
         for index in range(num_workers)
     ]
 
 
-def _run_once(command, num_workers, events):
+def _run_once(command, num_workers, restart, events):
     """Runs all workers until they have ended; returns (exit code, str: why one died, or None)."""
     with tempfile.TemporaryDirectory(prefix="tfllm-workers-") as folder:
         logs = [pathlib.Path(folder, f"{index}.log") for index in range(num_workers)]
         processes = []
         try:
-            for index, environment in enumerate(worker_environments(num_workers)):
+            for index, environment in enumerate(worker_environments(num_workers, restart)):
                 with logs[index].open("wb") as log:
                     processes.append(
                         subprocess.Popen(

@@ -223,6 +223,9 @@ def rows_of(batch, index, count):
         index: int in [0, count).
         count: int >= 1.
 
+    Raises:
+        ValueError: when the number of rows is known and there is none for each.
+
     Example:
         >>> [rows_of(tf.range(5), index, 2).numpy().tolist() for index in range(2)]
         [[0, 1], [2, 3, 4]]
@@ -231,6 +234,8 @@ def rows_of(batch, index, count):
     def cut(leaf):
         leaf = tf.convert_to_tensor(leaf)
         rows = tf.shape(leaf)[0] if leaf.shape[0] is None else leaf.shape[0]
+        if leaf.shape[0] is not None and rows < count:
+            raise ValueError(f"batches must have a row for each of {count} that share them; got {rows}")
         return leaf[index * rows // count : (index + 1) * rows // count]
 
     return tf.nest.map_structure(cut, batch)
