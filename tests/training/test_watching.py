@@ -98,20 +98,19 @@ def test_history_and_picture_go_on_where_a_killed_run_was(tmp_path):
         callbacks = [HistoryFile(folder / "history.csv"), picture, Resume(folder / "checkpoints", every_steps=2)]
         callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=cut))
         held_out = make_data(shuffle=False)
-        make_model().fit(make_data(), epochs=3, validation_data=held_out, verbose=0, callbacks=callbacks)
+        make_model().fit(make_data(), epochs=2, validation_data=held_out, verbose=0, callbacks=callbacks)
         return (folder / "history.csv").read_text(), picture.columns()
 
     whole = train("whole")
-    for count in (8, 7):  # in the second epoch, and in the third: each start goes on from a checkpoint
-        with pytest.raises(Cut):
-            train("cut", count)
+    with pytest.raises(Cut):
+        train("cut", 9)  # in the second epoch, after a checkpoint in its middle
     assert train("cut") == whole
     rows = list(csv.DictReader(whole[0].splitlines()))
-    assert [row["step"] for row in rows] == ["6", "12", "18"]
+    assert [row["step"] for row in rows] == ["6", "12"]
     assert set(rows[0]) == {"epoch", "step", "learning_rate"} | {
         prefix + name for prefix in ("", "val_") for name in ("loss", "perplexity", "accuracy")
     }
-    assert float(rows[2]["learning_rate"]) == pytest.approx(0.02)
+    assert float(rows[1]["learning_rate"]) == pytest.approx(0.02)
     assert imread(tmp_path / "cut" / "curves.png").shape[2] == 4
 
 

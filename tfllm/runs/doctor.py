@@ -323,10 +323,8 @@ def _measured(machine, model):
     if model is not None:
         best = half if model.dtype_policy.name == "mixed_bfloat16" else rate
         decoding, training = bandwidth / _bytes(model), best / (6 * parameter_count(model))
-        note = "tokens/s at most: each token reads all weights once"
-        yield Finding(
-            topic, "decoding of one text", f"{decoding:,.0f} {note} (less where caches of the processor hold them)"
-        )
+        note = "tokens/s at most from memory: each reads all weights once (what fits into caches is faster)"
+        yield Finding(topic, "decoding of one text", f"{decoding:,.0f} {note}")
         note = "tokens/s at most: 6 operations a weight and token, and those of attention on top"
         yield Finding(topic, "training", f"{training:,.0f} {note}")
 

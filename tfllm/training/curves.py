@@ -103,7 +103,7 @@ def draw_curves(history, *, title="Training", forecast=None):
             axis.plot(every, forecast.learning_rates, color="tab:green", ls="--", alpha=0.5)
         axis.plot(steps, history[name], color="tab:green" if name == "learning_rate" else "tab:gray")
         axis.set_ylabel(name.replace("_", "\n"))
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(np.nanmax(line.get_ydata(orig=False)) for line in axis.lines))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("step" if "step" in history else "epoch")
     return figure
