@@ -22,6 +22,7 @@ PACKAGE = ROOT / "tfllm"
 RANKS = {
     "startup": 0,
     "files": 0,
+    "noise": 0,
     "picture": 0,
     "text": 1,
     "layers": 1,
@@ -31,6 +32,7 @@ RANKS = {
     "embeddings": 3,
     "generation": 3,
     "evaluation": 3,
+    "alignment": 4,
     "export": 4,
     "interop": 4,
     "runs": 4,
@@ -116,6 +118,7 @@ def test_examples_in_docstrings(name):
 @pytest.mark.parametrize(
     "name",
     [
+        "alignment",
         "data",
         "embeddings",
         "evaluation",

@@ -1,7 +1,20 @@
 """tfllm: language models in Keras on TensorFlow, from text to a SavedModel that takes and returns strings."""
 
 from tfllm import startup  # isort: skip  (first: it prepares the import of TensorFlow)
-from tfllm import data, embeddings, evaluation, export, generation, interop, layers, models, runs, text, training
+from tfllm import (
+    alignment,
+    data,
+    embeddings,
+    evaluation,
+    export,
+    generation,
+    interop,
+    layers,
+    models,
+    runs,
+    text,
+    training,
+)
 from tfllm.data import load_text
 from tfllm.generation import TextGenerator
 from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
@@ -14,6 +27,7 @@ __all__ = [
     "RecurrentLM",
     "TextGenerator",
     "TransformerLM",
+    "alignment",
     "data",
     "embeddings",
     "evaluation",

@@ -339,11 +339,10 @@ def test_ids_of_documents_are_cut_too():
 # ---------------------------------------------------------------- in fit, and bad input
 
 
-@pytest.mark.parametrize("name", ["masked", "spans in a row", "middle"])
-def test_fit_takes_them(name):
+def test_fit_takes_them():
     model = tfllm.RecurrentLM(100, "gru", 4)
     model.compile("adam", run_eagerly=True)
-    history = model.fit(OBJECTIVES[name](make_data()).repeat(), steps_per_epoch=2, verbose=0).history
+    history = model.fit(OBJECTIVES["spans in a row"](make_data()).repeat(), steps_per_epoch=2, verbose=0).history
     assert 0 < history["loss"][0] < 10
 
 
