@@ -210,6 +210,7 @@ def test_a_loop_that_is_cut_off_ends_as_one_that_is_not(tmp_path):
     assert weights == straight
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_save(tmp_path):
     found = kill_worker.prove("fit", 1, 4, str(tmp_path))
     assert found == {"kills": 1, "in_saves": 1, "runs": 1, "different": 0}
