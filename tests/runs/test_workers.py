@@ -1,15 +1,19 @@
-"""Workers of one machine: what they are told, what happens when one dies, and who hears of signals. No TensorFlow in them."""
+"""Workers of one machine: what they are told, what happens when one dies, who hears of signals; and `tfllm train --workers`."""
 
 import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from tfllm.runs import run_workers, workers
+from tfllm.cli import app
+from tfllm.runs import load_run, run_workers, workers
 from tfllm.runs.workers import worker_environments
 from tfllm.training import read_workers
 
@@ -69,14 +73,21 @@ if life == 0:
 
 def test_restarts_come_to_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_GRACE", 0.05)  # the chief will not end
-    code, told, lives = run(tmp_path, "print('no luck') if index else wait_for('never')\nsys.exit(7)", max_restarts=1)
+    body = """
+if index == 0:
+    wait_for("never")
+wait_for(f"0.{life}")
+print("no luck")
+sys.exit(7)
+"""
+    code, told, lives = run(tmp_path, body, max_restarts=1)
     assert (code, lives) == (7, [2, 2])
     assert len(told) == 2
     assert told[-1] == "worker 1 wrote at last:\nno luck\nworker 1 left with code 7"
 
 
 def test_bad_input_is_not_tried_again(tmp_path):
-    code, told, lives = run(tmp_path, "sys.exit(2) if index == 0 else wait_for('never')")
+    code, told, lives = run(tmp_path, "wait_for('1.0') or sys.exit(2) if index == 0 else wait_for('never')")
     assert (code, lives) == (2, [1, 1])
     assert told == ["worker 0 left with code 2"]
 
@@ -122,6 +133,33 @@ wait_for("never")
 def test_bad_numbers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         run_workers(["true"], **arguments)
+
+
+def test_more_workers_than_rows_are_refused(tmp_path):
+    """By the command, before anything is started."""
+    found = CliRunner().invoke(app, ["train", "shakespeare", "--out", str(tmp_path / "run"), "--workers", "17"])
+    assert found.exit_code == 2
+    assert "error: --workers must be at most batch_size=16, the rows to share; got 17" in found.output
+
+
+@pytest.mark.slow
+def test_the_command_trains_alike_on_two_workers(tmp_path):
+    """A Transformer under XLA; the first worker has fewer rows than the second."""
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question " * 60)
+    options = {"dim": 16, "num-layers": 1, "num-heads": 2, "sequence-length": 16, "batch-size": 5}
+    options |= {"steps": 20, "evaluations": 2, "learning-rate": 1e-2, "optimizer": "momentum"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    runs = [tmp_path / f"{count}" for count in (1, 2)]
+    for count, run in enumerate(runs, 1):
+        command = [sys.executable, "-m", "tfllm", "train", str(tmp_path / "text.txt"), "--out", str(run), *words]
+        subprocess.run([*command, "--workers", str(count)], check=True)
+    weights = [[weight.numpy() for weight in load_run(run).model.trainable_variables] for run in runs]
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    tables = [np.genfromtxt(run / "history.csv", delimiter=",", names=True) for run in runs]
+    assert tables[0]["val_loss"][1] < tables[0]["val_loss"][0]
+    for name in ("loss", "val_loss", "val_accuracy"):
+        np.testing.assert_allclose(tables[0][name], tables[1][name], rtol=1e-5)
 
 
 def test_the_environment_is_json_that_tensorflow_takes():

@@ -207,12 +207,12 @@ def packed_dataset(
         row = shuffle_with(key, row, rows) if shuffle else row
         return row_batch(tf.where(place < rows, row, rows))
 
-    dataset = stream_batches(batch, -(-rows // batch_size), seed, shuffle, epochs, start_step)
+    dataset = stream_batches(batch, -(-rows // batch_size), seed, shuffle, epochs, start_step, num_workers)
     dataset.packing = packing
     return dataset
 
 
-def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
+def stream_batches(batch, steps, seed, shuffle, epochs, start_step, num_workers=1):
     """Returns the data set of `batch(key of the epoch, number of the batch)`, `steps` of them an epoch."""
 
     def part_of_epoch(epoch, begin, end):
@@ -224,7 +224,7 @@ def stream_batches(batch, steps, seed, shuffle, epochs, start_step):
     def make(epochs, start_step, change):
         return stream_epochs(part_of_epoch, steps, epochs, start_step, shuffle, change).prefetch(tf.data.AUTOTUNE)
 
-    return with_starts(make, epochs, start_step)
+    return with_starts(make, epochs, start_step, num_workers=num_workers)
 
 
 def _row_gather(ids, lengths, packing):

@@ -145,7 +145,7 @@ def lm_dataset(
             options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
         return stream_epochs(part_of_epoch, rows.batches, epochs, start_step, shuffle, change).with_options(options)
 
-    return with_starts(make, epochs, start_step)
+    return with_starts(make, epochs, start_step, num_workers=num_workers)
 
 
 class _Rows:

@@ -57,7 +57,7 @@ def stream_epochs(part_of_epoch, batches, epochs, start_step, counted, change=No
     return passes.flat_map(one_pass).apply(tf.data.experimental.assert_cardinality(epochs * batches))
 
 
-def with_starts(make, epochs, start_step, change=None):
+def with_starts(make, epochs, start_step, change=None, num_workers=1):
     """Makes a data set that can be started anywhere.
 
     Args:
@@ -65,6 +65,7 @@ def with_starts(make, epochs, start_step, change=None):
         epochs: int or None.
         start_step: int.
         change: function of (epoch, *batch), or None.
+        num_workers: int; of several, the batches are one worker's rows, and are marked so that nothing shares them out again.
 
     Returns:
         `make(epochs, start_step, change)` with two attributes, which what you chain behind a data set does not have:
@@ -72,12 +73,20 @@ def with_starts(make, epochs, start_step, change=None):
         it where no pass was begun before, but at once; and `changed`, a function of a `change` to the data set whose batches
         go through that as well.
     """
-    dataset = make(epochs, start_step, change)
-    dataset.from_step = lambda step: make(None, start_step + step, change)
+
+    def made(epochs, start_step):
+        if num_workers == 1:
+            return make(epochs, start_step, change)
+        mark = tf.data.Options()
+        mark.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return make(epochs, start_step, change).with_options(mark)
+
+    dataset = made(epochs, start_step)
+    dataset.from_step = lambda step: made(None, start_step + step)
 
     def changed(more):
         both = more if change is None else lambda epoch, *batch: more(epoch, *change(epoch, *batch))
-        return with_starts(make, epochs, start_step, both)
+        return with_starts(make, epochs, start_step, both, num_workers)
 
     dataset.changed = changed
     return dataset
