@@ -172,11 +172,11 @@ def test_the_same_training_again_finishes_one_that_was_cut_off(source, tmp_path,
     assert end_of(tmp_path / "straight")[0] == averages  # the last were the best here
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        cut_at(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        cut_at(patch, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
         train(source, tmp_path / "cut", **GOES_ON)
     assert ended.value.code == 143
     found, shown = train(source, tmp_path / "cut", **GOES_ON)
-    assert "goes on after step 7" in shown
+    assert "goes on after step 12" in shown
     assert (end_of(tmp_path / "cut"), found) == (end_of(tmp_path / "straight"), scores)
     assert {file.name for file in (tmp_path / "cut").iterdir()} == FILES
     rows = history_of(tmp_path / "cut")

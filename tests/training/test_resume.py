@@ -528,6 +528,15 @@ def test_an_optimizer_s_own_random_generator_is_found():
         assert any(variable is inner.noise.state for variable in found)
 
 
+def test_a_schedule_s_variable_is_found_however_deep_its_optimizer_is():
+    model, schedule = shared_model(), tfllm.training.Plateau(0.1)
+    schedule.myself = schedule  # what holds itself is looked into once
+    inner = tfllm.training.Lookahead(keras.optimizers.Adam(schedule))
+    for optimizer in (inner, keras.optimizers.LossScaleOptimizer(inner)):
+        optimizer.build(model.trainable_variables)
+        assert any(variable is schedule.share for variable in snapshot.variables_of(model, optimizer).values())
+
+
 @pytest.mark.parametrize(
     "make",
     [

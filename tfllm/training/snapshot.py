@@ -186,22 +186,24 @@ def _tensor_of(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def _held(part, depth=4):
+def _held(part, seen=None):
     """Returns list of the variables in containers and plain objects; not those of layers, which their model counts."""
+    seen = set() if seen is None else seen  # numbers of the objects that were looked into, which may hold one another
     if isinstance(part, keras.Variable | tf.Variable):
         return [part]
-    if isinstance(part, keras.random.SeedGenerator):
+    if isinstance(part, keras.random.SeedGenerator | tf.random.Generator):
         return [part.state]
-    if isinstance(part, keras.metrics.Metric | keras.optimizers.Optimizer | tf.random.Generator):
-        inner = _held(vars(part), depth - 1) if isinstance(part, keras.optimizers.Optimizer) and depth else []
-        return [part.state] if isinstance(part, tf.random.Generator) else [*part.variables, *inner]
-    if isinstance(part, keras.Layer | tf.Module | type) or not depth:
-        return []
+    if isinstance(part, keras.metrics.Metric):
+        return list(part.variables)
     if isinstance(part, dict):
         part = list(part.values())
     if isinstance(part, list | tuple):
-        return [variable for value in part for variable in _held(value, depth - 1)]
-    return _held(list(vars(part).values()), depth - 1) if _is_plain(part) else []
+        return [variable for value in part for variable in _held(value, seen)]
+    is_optimizer = isinstance(part, keras.optimizers.Optimizer)
+    if id(part) in seen or not (is_optimizer or _is_plain(part)):
+        return []
+    seen.add(id(part))
+    return [*(part.variables if is_optimizer else ()), *_held(list(vars(part).values()), seen)]
 
 
 def _is_plain(part):
