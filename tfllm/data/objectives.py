@@ -355,8 +355,8 @@ def _check_batches(dataset, packed=True):
     if not isinstance(spec, tuple) or len(spec) != 3 or tf.nest.is_nested(spec[1]):
         raise ValueError(f"dataset must have batches (inputs, targets, weights); got {spec}")
     if isinstance(spec[0], dict) and (not packed or set(spec[0]) != {"ids", "documents"}):
-        rows = "rows of one document, or packed ones," if packed else "rows that are not packed"
-        raise ValueError(f"dataset must have {rows} of ids; got a dict of {sorted(spec[0])}")
+        rows = "rows of ids, packed or not" if packed else "rows of ids that are not packed"
+        raise ValueError(f"dataset must have {rows}; got a dict of {sorted(spec[0])}")
 
 
 def _known_length(dataset):
