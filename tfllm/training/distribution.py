@@ -187,7 +187,7 @@ def shard_rows(dataset, strategy):
     """Keeps this worker's rows of every batch of a data set, of which every worker has the same.
 
     `fit` does so itself; a loop of one's own calls it. A data set whose `auto_shard_policy` is `OFF` has this worker's rows
-    already, and stays as it is.
+    already, as `lm_dataset` with `num_workers` does, and stays as it is.
 
     Args:
         dataset: `tf.data.Dataset` of batches, rows on the first axis.
