@@ -110,12 +110,23 @@ def dropout(strategy):
     return {"features": np.concatenate(seen), "seeds": values_of(seeds), "slow": values_of([optimizer.iterations])}
 
 
+def distributed(strategy):
+    """Trains on what TensorFlow itself makes of a data set for a strategy."""
+    with strategy.scope():
+        model = make_model()
+        optimizer = keras.optimizers.SGD(0.5)
+    step, data = make_train_step(model, optimizer), make_batches(6).unbatch().batch(6, drop_remainder=True)
+    losses = [float(step(batch)["loss"]) for batch in strategy.experimental_distribute_dataset(data)]
+    return {"losses": np.array(losses), "variables": values_of(model.variables)}
+
+
 CASES = {
     "loop": loop,
     "scaled": lambda strategy: loop(strategy, scaled=True),
     "xla": lambda strategy: loop(strategy, jit_compile=True),
     "fit": fit,
     "dropout": dropout,
+    "distributed": distributed,
 }
 
 
