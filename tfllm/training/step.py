@@ -18,6 +18,7 @@ from tfllm.training.distribution import (
     seeds_apart,
     strategy_of,
 )
+from tfllm.training.fused import apply_adam, is_fusable
 from tfllm.training.losses import lm_loss, mean
 
 
@@ -61,6 +62,7 @@ def gradient_step(
     """
     variables = model.trainable_variables
     strategy = strategy_of(variables)
+    fused = strategy is None and is_fusable(optimizer, variables)
 
     def totals_and_gradients(rows):
         with tf.GradientTape() as tape:
@@ -84,13 +86,20 @@ def gradient_step(
         norm = tf.linalg.global_norm(gradients)
         # 1 but for a LossScaleOptimizer, which unscales in `apply`.
         scale = tf.cast(optimizer.scale_loss(1.0), norm.dtype)
-        if clip_norm is not None:
+        if clip_norm is not None and not fused:
             gradients, _ = tf.clip_by_global_norm(gradients, clip_norm * scale, use_norm=norm)
         return totals, gradients, norm, scale
 
     totals, gradients, norm, scale = on_replicas(strategy, clipped_gradients, batch)
     totals, norm, scale = first_values(strategy, (totals, norm, scale))  # all replicas have the same
-    moved = _apply_if_finite(strategy, optimizer, gradients, variables, tf.math.is_finite(norm), average)
+    moved = tf.math.is_finite(norm)
+    if fused:
+        factor = 1.0 if clip_norm is None else clip_norm / tf.maximum(norm, clip_norm)
+        apply_adam(optimizer, gradients, variables, factor, moved)
+        if average is not None:
+            tf.cond(moved, lambda: average.update(), lambda: None)
+    else:
+        moved = _apply_if_finite(strategy, optimizer, gradients, variables, moved, average)
     if skipped_steps is not None:
         skipped_steps.update(moved)
     return totals, norm / scale
