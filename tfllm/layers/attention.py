@@ -132,14 +132,16 @@ class CausalSelfAttention(keras.layers.Layer):
         heads, kv_heads = self.num_heads, self._kv_heads
         joint = tf.reshape(self.query_key_value(x), [batch, time, heads + 2 * kv_heads, self._head_dim])
         joint = tf.transpose(joint, [0, 2, 1, 3])  # [B, H + 2 G, T, K]
-        turned, value = joint[:, : heads + kv_heads], joint[:, heads + kv_heads :]
+        # Split, because the gradient of a slice is as large as the whole.
+        turned, value = tf.split(joint, [heads + kv_heads, kv_heads], 1)
         if self.qk_norm:
             turned = tf.concat([self.query_norm(turned[:, :heads]), self.key_norm(turned[:, heads:])], 1)
         position = tf.zeros([1], tf.int32) if cache is None else position
         if self.rotary_base is not None:
             places = position[:, None] + tf.range(time) if positions is None else positions
             turned = rotate(turned, places, self._rates)
-        query, key = turned[:, :heads] * self._head_dim**-0.5, turned[:, heads:]
+        query, key = tf.split(turned, [heads, kv_heads], 1)
+        query = query * self._head_dim**-0.5
         if cache is not None:
             cache = {"k": write_cache(cache["k"], key, position), "v": write_cache(cache["v"], value, position)}
             key, value = cache["k"], cache["v"]
