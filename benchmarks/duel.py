@@ -13,6 +13,7 @@ import sys
 import time
 
 BUSY = 0.15  # processors that others may use during a unit that counts as undisturbed
+STALLED = 1.15  # times the median that a unit takes, with as much less of the processors used, to count as stalled
 
 
 def serve(unit, *, tokens, **facts):
@@ -29,13 +30,15 @@ def serve(unit, *, tokens, **facts):
     unit()
     print(json.dumps({"tokens": tokens} | facts), flush=True)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         unit()
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "used": (time.process_time() - busy) / seconds}), flush=True)
 
 
 def race(commands, *, rounds, tries=1, lenient=False):
-    """Returns dict of name -> dict with the median `"tokens_per_second"`, the `"spread"` (lowest, highest) and the facts.
+    """Returns dict of name -> dict with the median `"tokens_per_second"`, the `"spread"` (lowest, highest), how many units
+    `"stalled"`, which count in neither, and the facts.
 
     Args:
         commands: dict of name -> list of str, each the command line of a program that calls `serve`.
@@ -63,24 +66,41 @@ def race(commands, *, rounds, tries=1, lenient=False):
             found = []
             while len(found) < tries and not (found and min(found)[0] < BUSY):
                 found.append(_timed(worker))
-            seconds[name].append(min(found)[1])
+            seconds[name].append(min(found))
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    rates = {name: sorted(tokens[name] / s for s in times) for name, times in seconds.items()}
-    return {
-        name: {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])} | facts[name]
-        for name, rate in rates.items()
-    }
+    results = {}
+    for name, units in seconds.items():
+        kept = _not_stalled(units)
+        rate = sorted(tokens[name] / s for s in kept)
+        results[name] = {"tokens_per_second": statistics.median(rate), "spread": (rate[0], rate[-1])}
+        results[name] |= {"stalled": len(units) - len(kept)} | facts[name]
+    return results
+
+
+def _not_stalled(units):
+    """Returns the seconds of the units, but for those that were long because the program slept, not because others worked.
+
+    Args:
+        units: list of (processors that others used, seconds, processors that the program used).
+    """
+    seconds, used = (statistics.median(unit[i] for unit in units) for i in (1, 2))
+    kept = []
+    for others, taken, own in units:
+        slept = taken > STALLED * seconds and STALLED * own < used and others * taken < (taken - seconds) / 2
+        kept += [] if slept else [taken]
+    return kept
 
 
 def _timed(worker):
-    """Returns (processors that others used meanwhile, seconds) of one unit."""
+    """Returns (processors that others used meanwhile, seconds, processors that it used) of one unit."""
     before, began = _others(worker.pid), time.perf_counter()
     worker.stdin.write("go\n")
     worker.stdin.flush()
-    seconds = _answer(worker)["seconds"]
-    return max(_others(worker.pid) - before, 0) / (time.perf_counter() - began), seconds
+    answer = _answer(worker)
+    others = max(_others(worker.pid) - before, 0) / (time.perf_counter() - began)
+    return others, answer["seconds"], answer["used"]
 
 
 def _others(pid):

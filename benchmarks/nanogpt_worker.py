@@ -1,7 +1,6 @@
-"""Drives a checkout of nanoGPT with its CPU recipe; run by a Python that has torch, started by the other files here.
+"""Trains a checkout of nanoGPT with its CPU recipe; run by a Python that has torch, started by `shakespeare_char.py`.
 
-nanogpt_worker.py FOLDER recipe TEXT SEED    train 2000 steps, score the whole validation part, print JSON
-nanogpt_worker.py FOLDER speed TEXT MODE     MODE eager or compiled: serve timed units of training steps (`duel.py`)
+nanogpt_worker.py FOLDER TEXT SEED    trains 2000 steps, scores the whole validation part, prints JSON
 """
 
 import json
@@ -10,13 +9,12 @@ import sys
 
 import numpy as np
 import torch
-from duel import serve
 
 CONTEXT, BATCH, STEPS, WARMUP = 64, 12, 2000, 100
 
 
 def main():
-    folder, job, path, last = sys.argv[1:5]
+    folder, path, seed = sys.argv[1:4]
     sys.path.insert(0, folder)
     from model import GPT, GPTConfig
 
@@ -26,11 +24,10 @@ def main():
     ids = np.array([id_of[character] for character in text], np.int64)
     cut = int(len(ids) * 0.9)
     train, validation = ids[:cut], ids[cut:]
-    torch.manual_seed(int(last) if job == "recipe" else 1337)
+    torch.manual_seed(int(seed))
     sizes = {"n_layer": 4, "n_head": 4, "n_embd": 128, "dropout": 0.0, "bias": False}
     model = GPT(GPTConfig(block_size=CONTEXT, vocab_size=len(id_of), **sizes))
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
-    forward = torch.compile(model) if last == "compiled" else model
 
     def batch():
         starts = torch.randint(len(train) - CONTEXT, (BATCH,))
@@ -40,16 +37,12 @@ def main():
     def step(number):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number)
-        _, loss = forward(*batch())
+        _, loss = model(*batch())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss
 
-    if job == "speed":
-        serve(lambda: [step(WARMUP) for _ in range(40)][-1].item(), tokens=40 * BATCH * CONTEXT)
-        return
     for number in range(STEPS):
         step(number)
     loss, tokens = score(model, validation)

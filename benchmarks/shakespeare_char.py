@@ -51,7 +51,7 @@ def run_nanogpt(folder, python, seed):
         path = pathlib.Path(place) / "input.txt"
         path.write_text(text, encoding="utf-8")
         worker = pathlib.Path(__file__).with_name("nanogpt_worker.py")
-        command = [python, str(worker), folder, "recipe", str(path), str(seed)]
+        command = [python, str(worker), folder, str(path), str(seed)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
