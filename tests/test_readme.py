@@ -9,7 +9,7 @@ README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="u
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names, place = {"__name__": "readme"}, tmp_path / "block.py"
     for block in blocks:
         place.write_text(block)  # a file, because tf.function reads its source
