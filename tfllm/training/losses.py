@@ -8,7 +8,8 @@ import dataclasses
 
 import tensorflow as tf
 
-_FEW_TOKENS = 1024  # a vocabulary of which a table of ones and zeros is cheaper than a scatter, which XLA runs row by row
+# A vocabulary of which a table of ones and zeros is cheaper than a scatter, which XLA runs row by row.
+_FEW_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
