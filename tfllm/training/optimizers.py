@@ -89,7 +89,19 @@ def exclude_from_decay(model, optimizer):
     # A GRU's bias has two axes, so the name decides as well.
     names = ("bias", "gamma", "beta", "scale")
     spared = [v for v in model.trainable_variables if len(v.shape) < 2 or v.path.endswith(names)]
-    optimizer.exclude_from_weight_decay(var_list=spared)
+    innermost(optimizer).exclude_from_weight_decay(var_list=spared)
+
+
+def innermost(optimizer):
+    """Returns the optimizer that decays the weights: what a `LossScaleOptimizer`, a `Lookahead` or both are around.
+
+    Example:
+        >>> innermost(keras.optimizers.LossScaleOptimizer(Lookahead(keras.optimizers.Lion()))).name
+        'lion'
+    """
+    while isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, Lookahead)):
+        optimizer = optimizer.optimizer if isinstance(optimizer, Lookahead) else optimizer.inner_optimizer
+    return optimizer
 
 
 def make_optimizer(model, name="adamw", learning_rate=1e-3, *, weight_decay=0.0, lookahead=False):
