@@ -46,3 +46,17 @@ def test_value_gradient_and_hits_are_those_of_tensorflow(vocab, way):
 def test_a_target_out_of_the_vocabulary_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError):
         cross_entropy(tf.zeros([1, 5]), tf.constant([5]))
+
+
+@pytest.mark.parametrize("vocab", [5, 2000])
+def test_a_target_out_of_the_vocabulary_is_no_number_under_xla(vocab):
+    def gradient_and_nats(logits, targets):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            nats, _ = cross_entropy(logits, targets)
+        return tape.gradient(nats, logits), nats
+
+    run = tf.function(gradient_and_nats, jit_compile=True)
+    gradient, nats = run(tf.zeros([1, 3, vocab]), tf.constant([[-100, 1, vocab]]))
+    np.testing.assert_array_equal(np.isnan(nats), [[True, False, True]])
+    np.testing.assert_array_equal(np.isnan(gradient).any(-1), [[True, False, True]])

@@ -66,3 +66,8 @@ def test_what_is_not_finite_moves_nothing(jit_compile):
 def test_optimizers_with_options_go_through_keras(optimizer):
     optimizer.build([])
     assert not is_fusable(optimizer, [])
+
+
+def test_a_weight_that_the_optimizer_does_not_know_is_left_to_keras():
+    optimizer, weights = make("adamw")
+    assert not is_fusable(optimizer, [*weights, keras.Variable([1.0])])

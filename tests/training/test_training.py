@@ -7,7 +7,18 @@ import tensorflow as tf
 from conftest import VOCAB, make_model
 
 import tfllm
-from tfllm.training import Perplexity, WeightedMean, gradient_step, lm_loss, make_adamw, make_train_step
+from tfllm.training import (
+    Lookahead,
+    Perplexity,
+    WeightAverage,
+    WeightedMean,
+    exclude_from_decay,
+    gradient_step,
+    lm_loss,
+    make_adamw,
+    make_train_step,
+)
+from tfllm.training.optimizers import innermost
 
 
 def make_batches(count=3, rows=2, length=5, seed=0):
@@ -283,7 +294,13 @@ def test_a_loss_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda model: model.compile(clip_norm=0), "clip_norm must be above 0, .* got 0"),
+        (lambda model: model.compile(clip_norm=0), "clip_norm must be above 0 and finite, .* got 0"),
+        (lambda model: model.compile(clip_norm=float("inf")), "clip_norm must be above 0 and finite, .* got inf"),
+        (lambda model: model.compile(average=0.99), "average must be a WeightAverage of the model .* got 0.99"),
+        (
+            lambda model: model.compile(average=WeightAverage(make_model("lstm"))),
+            "average must be a WeightAverage of the",
+        ),
         (lambda model: model.compile(loss="mse"), "loss must be left out, .* got 'mse'"),
         (lambda model: model.compile(metrics=["accuracy"]), r"metrics must be left out, .* got \['accuracy'\]"),
         (lambda model: model.compile("adam", "mse"), "loss_fn must be a function of .* got 'mse'"),
@@ -296,3 +313,22 @@ def test_a_loss_of_ones_own(tmp_path):
 def test_bad_settings_are_refused(act, message):
     with pytest.raises(ValueError, match=message):
         act(make_model("gru"))
+
+
+def test_float16_needs_a_loss_that_is_scaled():
+    model = tfllm.RecurrentLM(8, "gru", 4, dtype="mixed_float16")
+    with pytest.raises(ValueError, match=r"optimizer must be a keras\.optimizers\.LossScaleOptimizer .* got SGD"):
+        make_train_step(model, keras.optimizers.SGD())
+
+
+@pytest.mark.parametrize("wrap", [keras.optimizers.LossScaleOptimizer, Lookahead])
+def test_a_saved_model_spares_what_it_spared_also_inside_of_another_optimizer(wrap, tmp_path):
+    model = tfllm.RecurrentLM(8, "gru", 4)
+    optimizer = wrap(keras.optimizers.AdamW(0.1, weight_decay=0.1))
+    exclude_from_decay(model, optimizer)
+    model.compile(optimizer)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    made, found = ([innermost(m.optimizer)._use_weight_decay(w) for w in m.trainable_weights] for m in (model, loaded))
+    assert made == found
+    assert {True, False} == set(made)

@@ -27,6 +27,7 @@ from tfllm.training.distribution import (
 )
 from tfllm.training.losses import LMLoss, lm_loss, widen
 from tfllm.training.metrics import Perplexity, WeightedMean
+from tfllm.training.optimizers import innermost
 from tfllm.training.resume import resuming
 from tfllm.training.step import SkippedSteps, check_step_settings, gradient_step, score_batch
 
@@ -186,9 +187,9 @@ class LanguageModel(keras.Model):
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`.
 
         Raises:
-            ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, `loss_fn` is not a
-                function, a `loss` or `metrics` is given, which `loss_fn` replaces, or the optimizer was not made in the scope
-                of the model's strategy.
+            ValueError: when `clip_norm` is not above 0 and finite, `accumulate` or `max_skipped` is below 1, `average` is not of
+                this model, `loss_fn` is not a function, a `loss` or `metrics` is given, which `loss_fn` replaces, or the
+                optimizer was not made in the scope of the model's strategy.
         """
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             value = kwargs.pop(name, None)
@@ -196,7 +197,7 @@ class LanguageModel(keras.Model):
                 raise ValueError(f"{name} must be left out, because loss_fn gives loss and metrics; got {value!r}")
         if not callable(loss_fn):
             raise ValueError(f"loss_fn must be a function of (model, batch, training); got {loss_fn!r}")
-        check_step_settings(clip_norm, accumulate)
+        check_step_settings(self, clip_norm, accumulate, average)
         self.skipped_steps = SkippedSteps(max_skipped)
         strategy = strategy_of(self.trainable_variables)
         with scope_of(strategy):
@@ -344,7 +345,7 @@ class LanguageModel(keras.Model):
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             # Keras does not keep which weights an optimizer spares from decay.
-            "decays": [bool(self.optimizer._use_weight_decay(weight)) for weight in self.trainable_variables],
+            "decays": [bool(innermost(self.optimizer)._use_weight_decay(v)) for v in self.trainable_variables],
             "loss_fn": dataclasses.asdict(self.loss_fn),
             "clip_norm": self.clip_norm,
             "accumulate": self.accumulate,
@@ -357,7 +358,7 @@ class LanguageModel(keras.Model):
         optimizer, decays = keras.saving.deserialize_keras_object(config.pop("optimizer")), config.pop("decays")
         spared = [weight for weight, decayed in zip(self.trainable_variables, decays, strict=True) if not decayed]
         if spared:
-            optimizer.exclude_from_weight_decay(var_list=spared)
+            innermost(optimizer).exclude_from_weight_decay(var_list=spared)
         self.compile(optimizer, LMLoss(**config.pop("loss_fn", {})), **config)
 
 

@@ -52,6 +52,13 @@ class WeightAverage:
         ]
         self.variables = [self._updates, *self._averages]
 
+    def is_of(self, model):
+        """Says whether this is the average of all weights that a model trains."""
+        trained = model.trainable_variables
+        return len(trained) == len(self._weights) and all(
+            one is other for one, other in zip(trained, self._weights, strict=True)
+        )
+
     def update(self):
         """Takes the weights as they are into the average."""
         decay = tf.where(self._updates.value < self.start, 0.0, self.decay)

@@ -24,6 +24,9 @@ def is_fusable(optimizer, variables):
     """Says whether `apply_adam` does what the optimizer does; variables are the Keras variables that it moves."""
     if type(optimizer) not in _KINDS or not optimizer.built or tf.distribute.has_strategy():
         return False
+    known = {optimizer._var_key(variable) for variable in optimizer._trainable_variables}
+    if not known.issuperset(optimizer._var_key(variable) for variable in variables):
+        return False  # Keras says what is wrong
     plain = not any(getattr(optimizer, option) for option in _OPTIONS)
     numbers = all(isinstance(beta, (int, float)) for beta in (optimizer.beta_1, optimizer.beta_2))
     return plain and numbers and all(v.constraint is None and not v.overwrite_with_gradient for v in variables)

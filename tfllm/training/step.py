@@ -4,9 +4,12 @@ Under a strategy (`distribution.py`) the gradients of all replicas are added up 
 is clipped and looked at, and they are applied: what one device does with the whole batch.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
+from tfllm.training.averaging import WeightAverage
 from tfllm.training.distribution import (
     add_up,
     apply_reduced,
@@ -152,8 +155,8 @@ def make_train_step(
         after `max_skipped` of them in a row.
 
     Raises:
-        ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, or the optimizer was not made in
-            the scope of the model's strategy.
+        ValueError: when `clip_norm` is not above 0, `accumulate` or `max_skipped` is below 1, `average` is not of the model,
+            or the optimizer was not made in the scope of the model's strategy or scales no loss in float16.
 
     Example:
         >>> import keras, tfllm
@@ -164,7 +167,13 @@ def make_train_step(
         >>> losses[-1] < losses[0]
         True
     """
-    check_step_settings(clip_norm, accumulate)
+    check_step_settings(model, clip_norm, accumulate, average)
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if model.dtype_policy.compute_dtype == "float16" and not scaled:
+        raise ValueError(
+            "optimizer must be a keras.optimizers.LossScaleOptimizer for a model that computes in float16; got "
+            f"{type(optimizer).__name__}"
+        )
     skipped_steps, strategy = SkippedSteps(max_skipped), strategy_of(model.trainable_variables)
     check_optimizer(strategy, optimizer)
     with scope_of(strategy):
@@ -254,10 +263,14 @@ class SkippedSteps:
             )
 
 
-def check_step_settings(clip_norm, accumulate):
-    """Refuses a `clip_norm` that is neither None nor above 0, and an `accumulate` that is not an int of at least 1."""
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm must be above 0, or None for no clipping; got {clip_norm}")
+def check_step_settings(model, clip_norm, accumulate, average):
+    """Refuses a `clip_norm` that is neither None nor finite and above 0, an `accumulate` that is not an int of at least 1, and
+    an `average` that is neither None nor of this model.
+    """
+    if clip_norm is not None and not 0 < clip_norm < math.inf:
+        raise ValueError(f"clip_norm must be above 0 and finite, or None for no clipping; got {clip_norm}")
+    if average is not None and not (isinstance(average, WeightAverage) and average.is_of(model)):
+        raise ValueError(f"average must be a WeightAverage of the model that is trained, or None; got {average!r}")
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"accumulate must be an int of at least 1; got {accumulate!r}")
 
