@@ -229,3 +229,10 @@ def test_nests_with_arrays():
 def test_nests_that_json_and_arrays_cannot_hold(value):
     with pytest.raises(ValueError, match=r"^state.* must "):
         checkpoint.pack(value, {}, "state")
+
+
+def test_arrays_are_packed_as_they_are_now():
+    history, arrays = np.zeros(3), {}
+    checkpoint.pack({"history": history}, arrays, "state")
+    history += 1  # as training does while the arrays are written
+    np.testing.assert_array_equal(arrays["state/history"], np.zeros(3))

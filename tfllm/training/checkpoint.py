@@ -187,7 +187,7 @@ def pack(nest, arrays, name):
             raise ValueError(f"{name} must have keys that are strings other than {_MARK!r}; got {list(nest)}")
         return {key: pack(part, arrays, f"{name}/{key}") for key, part in nest.items()}
     if isinstance(nest, np.ndarray | np.generic) or tf.is_tensor(nest):
-        array = np.asarray(nest)
+        array = np.array(nest)  # a copy, because training changes its own while this is written
         if array.dtype.name in _KINDS:
             arrays[name] = array
             return {_MARK: name}
