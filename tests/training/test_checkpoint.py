@@ -236,3 +236,10 @@ def test_arrays_are_packed_as_they_are_now():
     checkpoint.pack({"history": history}, arrays, "state")
     history += 1  # as training does while the arrays are written
     np.testing.assert_array_equal(arrays["state/history"], np.zeros(3))
+
+
+def test_keys_that_would_share_a_name_keep_their_arrays():
+    arrays = {}
+    nest = {"a": {"b": np.ones(2)}, "a/b": np.zeros(3), "a/b~": np.full(1, 2.0)}
+    found = checkpoint.unpack(checkpoint.pack(nest, arrays, "values"), arrays)
+    assert (found["a"]["b"].tolist(), found["a/b"].tolist(), found["a/b~"].tolist()) == ([1, 1], [0, 0, 0], [2])

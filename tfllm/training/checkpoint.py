@@ -189,6 +189,8 @@ def pack(nest, arrays, name):
     if isinstance(nest, np.ndarray | np.generic) or tf.is_tensor(nest):
         array = np.array(nest)  # a copy, because training changes its own while this is written
         if array.dtype.name in _KINDS:
+            while name in arrays:  # {"a": {"b": ...}} and {"a/b": ...} would share one
+                name += "~"
             arrays[name] = array
             return {_MARK: name}
     raise ValueError(
