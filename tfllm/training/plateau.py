@@ -136,7 +136,8 @@ class ReduceOnPlateau(_Patience):
         factor: float in (0, 1), times which the rate is taken.
         patience: int >= 1, evaluations in a row that were no better.
         min_delta: float in [0, 1): better is what lies below the best value by more than this share of it.
-        cooldown: int >= 0, evaluations after a reduction that do not count.
+        cooldown: int >= 0; after a reduction, evaluations count again from this one on: 2 leaves out one, 0 and 1 none, as
+            Keras does.
         lowest: float in [0, 1], the lowest share of the schedule's rate.
         monitor: str, what to watch of the logs of an epoch.
         mode: "min" or "max", which value is best.
