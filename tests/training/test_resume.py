@@ -347,6 +347,20 @@ def test_saves_are_written_beside_training_one_at_a_time(tmp_path, monkeypatch):
     assert float(variable) == before
 
 
+def test_restoring_waits_for_the_write_under_way(tmp_path, monkeypatch):
+    may_write, write = threading.Event(), checkpoint.write_checkpoint
+    threading.Timer(0.1, may_write.set).start()
+
+    def slow_disk(*arguments):
+        may_write.wait()
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", slow_disk)
+    with small(tmp_path) as checkpoints:
+        checkpoints.save(10)
+        assert checkpoints.restore() == 10
+
+
 def test_another_run_is_refused(tmp_path):
     tokenizer, other = tfllm.CharTokenizer("abc"), tfllm.CharTokenizer("abcd")
     with small(tmp_path, data=make_data(), tokenizer=tokenizer) as checkpoints:

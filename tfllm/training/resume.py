@@ -132,6 +132,7 @@ class Checkpoints:
         Warns:
             RuntimeWarning: for every damaged checkpoint that is passed over, with the file and the reason.
         """
+        self.wait()  # for the newest, and because the writing removes checkpoints
         self._loaded = self._read_alike(step)
         self._restored = True
         self.recall()
