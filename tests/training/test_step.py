@@ -7,7 +7,15 @@ import tensorflow as tf
 from conftest import VOCAB, make_model
 
 import tfllm
-from tfllm.training import SkippedSteps, WeightAverage, exclude_from_decay, gradient_step, lm_loss, make_train_step
+from tfllm.training import (
+    SkippedSteps,
+    WeightAverage,
+    exclude_from_decay,
+    gradient_step,
+    lm_loss,
+    make_risk_loss,
+    make_train_step,
+)
 
 
 def make_batch(rows=4, length=6, seed=0, packed=False):
@@ -126,6 +134,14 @@ def test_parts_are_traced_once_and_dropout_differs_between_them():
     losses = {round(float(step(batch)["loss"]), 4) for _ in range(4)}
     assert (len(traces), len(losses)) == (1, 4)
     assert model.drop.seed_generator.state.numpy()[1] == 8  # two masks a step
+
+
+def test_groups_are_not_cut_apart():
+    """Of a batch for `make_risk_loss` the costs have a row a prompt, the rest one a text."""
+    model = still("rnn")
+    batch = (*(leaf[:4] for leaf in make_batch()), tf.zeros([2, 2]))
+    with pytest.raises(ValueError, match=r"accumulate must be 1 where .* differ in rows; got 2 for 4 and 2 rows"):
+        gradient_step(model, keras.optimizers.SGD(0.1), batch, make_risk_loss(), accumulate=2)
 
 
 # ---------------------------------------------------------------- gradients that are not finite

@@ -159,7 +159,8 @@ def make_risk_loss(sharpness=0.005):
 
     Returns:
         A loss of a batch `(inputs, targets, weights, costs float [B, G])` whose B * G rows are the groups, those of a prompt
-        next to each other; a cost is, for instance, 1 - BLEU of the text. Its totals count prompts.
+        next to each other; a cost is, for instance, 1 - BLEU of the text. Its totals count prompts. Groups are not cut apart,
+        so `accumulate` must be 1.
 
     Raises:
         ValueError: when `sharpness` is not above 0.

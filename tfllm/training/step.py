@@ -356,8 +356,14 @@ def _cut(batch, accumulate):
 
     The parts are equal, but for a smaller last one where the rows do not divide evenly.
     """
-    first = tf.nest.flatten(batch)[0]
+    first, *others = tf.nest.flatten(batch)
     rows = first.shape[0]
+    for leaf in others:
+        if None not in (rows, leaf.shape[0]) and leaf.shape[0] != rows:
+            raise ValueError(
+                f"accumulate must be 1 where the tensors of a batch differ in rows; got {accumulate} for "
+                f"{rows} and {leaf.shape[0]} rows"
+            )
     if rows is not None and rows % accumulate == 0:  # shapes stay known, as XLA needs them
 
         def cut(leaf):
