@@ -100,6 +100,8 @@ def group_advantages(rewards, normalize=True):
     """
     rewards = tf.convert_to_tensor(rewards, tf.float32)
     centred = rewards - tf.reduce_mean(rewards, -1, keepdims=True)
+    # The mean of equal numbers can miss them by a rounding, which the deviation, as small, would blow up to 1.
+    centred = tf.where(tf.reduce_all(rewards == rewards[..., :1], -1, keepdims=True), 0.0, centred)
     if not normalize:
         return centred
     return tf.math.divide_no_nan(centred, tf.math.reduce_std(rewards, -1, keepdims=True))
