@@ -122,6 +122,24 @@ def test_the_distance_from_the_reference_is_counted():
     assert float(totals["loss"][0]) == pytest.approx(0.5 * distance, rel=1e-5)
 
 
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_what_does_not_count_can_be_as_unlikely_as_it_likes(clip):
+    """A prompt's token has a probability of e^-200, whose inverse is infinite in float32."""
+    table = tf.tensor_scatter_nd_update(TABLE, [[0, 2]], [-200.0])
+    longer = ([[0, 1]], [[2, 2]], [[0.0, 1.0]], [1.0], [[-500.0, math.log(0.3)]])
+    plain = ([[1]], [[2]], [[1.0]], [1.0], [[math.log(0.3)]])
+    found = []
+    for batch in (longer, plain):
+        weights = tf.Variable(table)
+        with tf.GradientTape() as tape:
+            totals = make_policy_loss(clip, table_model(FLAT), kl=0.5)(table_model(weights), batch)
+        gradient = tf.convert_to_tensor(tape.gradient(totals["loss"][0], weights))
+        found.append([gradient, *totals["loss"], *totals["kl"]])
+    for padded, alone in zip(*found, strict=True):
+        np.testing.assert_allclose(padded, alone, rtol=1e-6)
+    assert np.abs(found[0][0]).max() > 0.1
+
+
 def test_risk_by_hand():
     texts = ([[0], [0], [1], [1]], [[1], [0], [1], [2]], np.ones([4, 1], np.float32))
     costs = [[1.0, 0.0], [0.2, 0.8]]

@@ -136,15 +136,21 @@ def make_policy_loss(clip=None, reference=None, kl=0.0):
         *texts, advantages, drawn = batch
         log_probs, weights = token_log_probs(model, texts, training)
         advantages = tf.cast(advantages, log_probs.dtype)[:, None]
+
+        def counted(values):
+            # Padding can be anything, and infinity times a weight of 0 is no number.
+            return tf.where(weights > 0, values, 0.0)
+
+        log_probs = counted(log_probs)
         if clip is None:
             gain = advantages * log_probs
         else:
-            ratio = tf.exp(log_probs - tf.cast(drawn, log_probs.dtype))
+            ratio = tf.exp(log_probs - counted(tf.cast(drawn, log_probs.dtype)))
             gain = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, 1 - clip, 1 + clip) * advantages)
         totals, weight = {}, tf.reduce_sum(weights)
         cost = -gain
         if reference is not None:
-            gap = tf.stop_gradient(token_log_probs(reference, texts)[0]) - log_probs
+            gap = counted(tf.stop_gradient(token_log_probs(reference, texts)[0])) - log_probs
             distance = tf.exp(gap) - gap - 1  # an estimate of the divergence that is never below 0
             cost += kl * distance
             totals["kl"] = (tf.reduce_sum(distance * weights), weight)
