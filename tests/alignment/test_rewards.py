@@ -206,6 +206,15 @@ def test_what_cannot_be_is_refused(eagerly, options, rule):
         train_on_rewards(optimizer=keras.optimizers.SGD(0.1), **given)
 
 
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_the_trained_model_is_no_reference(kl):
+    model = make_gru()
+    with pytest.raises(ValueError, match="reference must be another model than the trained one"):
+        train_on_rewards(
+            model, [[1]], count_threes, optimizer=keras.optimizers.SGD(0.1), steps=1, kl=kl, reference=model, **QUICK
+        )
+
+
 # ---------------------------------------------------------------- toy proofs
 
 

@@ -149,6 +149,13 @@ def test_risk_by_hand():
     assert [float(total), float(count)] == pytest.approx([first + second, 2.0], rel=1e-5)
 
 
+@pytest.mark.parametrize("make", [make_dpo_loss, lambda reference: make_policy_loss(reference=reference, kl=0.1)])
+def test_the_trained_model_is_no_reference(make):
+    model = table_model(TABLE)
+    with pytest.raises(ValueError, match="reference must be another model than the trained one"):
+        make(model)(model, (CHOSEN, REJECTED))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

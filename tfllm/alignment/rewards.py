@@ -18,7 +18,13 @@ from tfllm.data.order import shuffle_index
 from tfllm.generation.history import END, NAN
 from tfllm.generation.settings import Vocabulary, make_settings
 from tfllm.generation.strategy import Sample
-from tfllm.training.preference import group_advantages, make_policy_loss, make_risk_loss, token_log_probs
+from tfllm.training.preference import (
+    check_reference,
+    group_advantages,
+    make_policy_loss,
+    make_risk_loss,
+    token_log_probs,
+)
 from tfllm.training.step import make_train_step
 
 METHODS = ("grpo", "reinforce", "minimum_risk")
@@ -109,6 +115,7 @@ def train_on_rewards(
         raise ValueError(f"updates must be 1 for method={method!r}, which has no clipping; got {updates}")
     if method == "minimum_risk" and (kl or reference is not None):
         raise ValueError(f"kl and reference must be left out for minimum_risk; got kl={kl}")
+    check_reference(model, reference)
     if verbose not in (0, 1):
         raise ValueError(f"verbose must be 0 or 1; got {verbose!r}")
     prompts = list(prompts)

@@ -53,7 +53,7 @@ def make_dpo_loss(reference, beta=0.1, label_smoothing=0.0):
         nats, `"accuracy"` the pairs whose chosen answer gained more on the reference, `"margin"` by how many nats, times beta.
 
     Raises:
-        ValueError: when an argument breaks its rule.
+        ValueError: when an argument breaks its rule, or the loss is asked of the reference itself.
 
     Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7; the smoothing is Mitchell 2023, "conservative DPO".
     """
@@ -63,6 +63,7 @@ def make_dpo_loss(reference, beta=0.1, label_smoothing=0.0):
         raise ValueError(f"label_smoothing must lie in [0, 0.5); got {label_smoothing}")
 
     def dpo_loss(model, batch, training=True):
+        check_reference(model, reference)
         gains = [
             sequence_log_probs(model, texts, training) - tf.stop_gradient(sequence_log_probs(reference, texts))
             for texts in batch
@@ -79,6 +80,14 @@ def make_dpo_loss(reference, beta=0.1, label_smoothing=0.0):
         }
 
     return dpo_loss
+
+
+def check_reference(model, reference):
+    """Raises ValueError when a reference is the trained model itself, from which there is no distance."""
+    if model is reference:
+        raise ValueError(
+            f"reference must be another model than the trained one, such as a copy of it; got the same {type(model).__name__}"
+        )
 
 
 def group_advantages(rewards, normalize=True):
@@ -122,7 +131,7 @@ def make_policy_loss(clip=None, reference=None, kl=0.0):
         `"kl"` in nats where there is a reference.
 
     Raises:
-        ValueError: when an argument breaks its rule.
+        ValueError: when an argument breaks its rule, or the loss is asked of the reference itself.
 
     Source: Williams 1992; Schulman et al. 2017, arXiv:1707.06347, equation 7; Shao et al. 2024, arXiv:2402.03300, equations
     3 and 4.
@@ -133,6 +142,7 @@ def make_policy_loss(clip=None, reference=None, kl=0.0):
         raise ValueError(f"kl must be a finite number of at least 0, and 0 without a reference; got {kl}")
 
     def policy_loss(model, batch, training=True):
+        check_reference(model, reference)
         *texts, advantages, drawn = batch
         log_probs, weights = token_log_probs(model, texts, training)
         advantages = tf.cast(advantages, log_probs.dtype)[:, None]
