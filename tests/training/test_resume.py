@@ -237,6 +237,16 @@ def test_sigterm_leaves_by_143_and_the_earlier_handler_is_back(tmp_path):
         signal.signal(signal.SIGTERM, earlier)
 
 
+def test_sigterm_after_the_last_save_is_answered(tmp_path):
+    with pytest.raises(SystemExit) as leave, small(tmp_path) as checkpoints:
+        checkpoints.save(10)
+        sigterm()
+    assert leave.value.code == 143 and checkpoint.list_steps(tmp_path) == [10]
+    with pytest.raises(Cut), small(tmp_path):  # what went wrong is not hidden
+        sigterm()
+        raise Cut
+
+
 def small(folder, **options):
     """Checkpoints of a model that is not trained."""
     options = {"model": shared_model(), "every_steps": 10} | options

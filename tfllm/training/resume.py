@@ -25,7 +25,8 @@ from tfllm.training.distribution import gather_numbers, strategy_of, workers_of
 class Checkpoints:
     """Saves and restores a run in a loop of one's own.
 
-    Used in a `with` statement it answers SIGTERM (in the main thread) and waits for the last write at the end.
+    Used in a `with` statement it answers SIGTERM (in the main thread) and waits for the last write at the end. Where SIGTERM came
+    and no save followed, the end of the statement leaves by `SystemExit(143)`.
 
     Of several workers, which all call the same methods, the chief alone writes and answers SIGTERM; the others go on until it has
     left. All restore what the chief restores, so all must see the directory.
@@ -110,12 +111,14 @@ class Checkpoints:
             self._earlier = signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         try:
             self.wait()
         finally:
             if self._handles:  # a handler that was not set in Python is None and cannot be put back
                 signal.signal(signal.SIGTERM, signal.SIG_DFL if self._earlier is None else self._earlier)
+        if self.terminating and kind is None:  # it came after the last save
+            raise SystemExit(128 + signal.SIGTERM)
 
     def restore(self, step=None):
         """Sets everything to what the newest whole checkpoint says; without any, changes nothing.
@@ -352,7 +355,8 @@ class Resume(keras.callbacks.Callback):
     Raises:
         ValueError: when a number is out of its range; in `fit`, when the data set's number of batches is neither known nor
             given as `steps_per_epoch`, or the checkpoint is of another model, tokenizer, data or batch size.
-        SystemExit: in `fit`, with code 143, when SIGTERM came, after the running step was finished and saved.
+        SystemExit: in `fit`, with code 143, when SIGTERM came, after the running step was finished and saved; at its end, when
+            SIGTERM came after the last save.
 
     Example:
         >>> import tempfile, tfllm
