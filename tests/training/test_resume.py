@@ -359,7 +359,6 @@ def test_saves_are_written_beside_training_one_at_a_time(tmp_path, monkeypatch):
 
 def test_restoring_waits_for_the_write_under_way(tmp_path, monkeypatch):
     may_write, write = threading.Event(), checkpoint.write_checkpoint
-    threading.Timer(0.1, may_write.set).start()
 
     def slow_disk(*arguments):
         may_write.wait()
@@ -368,6 +367,8 @@ def test_restoring_waits_for_the_write_under_way(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_checkpoint", slow_disk)
     with small(tmp_path) as checkpoints:
         checkpoints.save(10)
+        wait = checkpoints.wait
+        monkeypatch.setattr(checkpoints, "wait", lambda: (may_write.set(), wait()))
         assert checkpoints.restore() == 10
 
 
@@ -511,6 +512,12 @@ def test_resuming_traces_nothing_twice(tmp_path):
     fit(2)
     fit(3)
     assert before == 1 and len(traced) == 1
+
+
+def test_callbacks_may_stand_in_their_place(tmp_path):
+    model = begin("eager", lambda: make_model(run_eagerly=True))
+    model.fit(make_data(), None, None, 1, 0, [Resume(tmp_path)], steps_per_epoch=1)
+    assert checkpoint.list_steps(tmp_path) == [1]
 
 
 def test_a_run_that_stopped_early_stays_so(tmp_path):

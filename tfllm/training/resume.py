@@ -420,7 +420,8 @@ def resuming(model, x, args, kwargs):
     Yields:
         (x, args, kwargs) for `keras.Model.fit`, as they are without a `Resume`.
     """
-    given = kwargs.get("callbacks")
+    arguments = dict(inspect.signature(keras.Model.fit).bind(model, x, *args, **kwargs).arguments)
+    given = arguments.get("callbacks")
     resumes = [part for part in tf.nest.flatten(given) if isinstance(part, Resume)]
     if not resumes:
         yield x, args, kwargs
@@ -430,7 +431,6 @@ def resuming(model, x, args, kwargs):
     if any(isinstance(part, keras.callbacks.BackupAndRestore) for part in tf.nest.flatten(given)):
         raise ValueError("callbacks must hold Resume or BackupAndRestore; got both")
     (resume,) = resumes
-    arguments = dict(inspect.signature(keras.Model.fit).bind(model, x, *args, **kwargs).arguments)
     arguments.pop("self")
     if not isinstance(arguments.pop("x"), tf.data.Dataset):
         raise ValueError(f"x must be a tf.data.Dataset to resume a run; got {type(x).__name__}")
