@@ -399,6 +399,17 @@ def test_another_run_is_refused(tmp_path):
         np.testing.assert_array_equal(array, variable.numpy())
 
 
+def test_workers_read_the_same_batches_of_a_shuffle(tmp_path, monkeypatch):
+    found = []
+    for index in range(2):
+        workers = tfllm.training.distribution.Workers(("a:1", "b:1"), index)
+        monkeypatch.setattr(resume, "workers_of", lambda strategy, workers=workers: workers)
+        data = tf.data.Dataset.range(40).shuffle(40, seed=1).batch(4)
+        small(tmp_path, data=data)
+        found.append([batch.tolist() for batch in data.repeat().take(12).as_numpy_iterator()])
+    assert found[0] == found[1]
+
+
 def test_weights_of_another_shape_are_refused(tmp_path):
     def make(units):
         return keras.Sequential([keras.Input([1]), keras.layers.Dense(units)])

@@ -39,7 +39,8 @@ class Checkpoints:
             arrays), and those that hold variables: Keras metrics, `tf.random.Generator`, a `WeightAverage`,
             `train_step.skipped_steps`.
         data: the run's `tf.data.Dataset` of batches, to know it again, or None.
-        data_name: str that names the data; None knows it by its first batch, which is read for that.
+        data_name: str that names the data; None knows it by its first batch, which is read for that. A `tf.data.Dataset.shuffle`
+            begins otherwise at every reading, so such data is made anew, or named, to go on in the same process.
         tokenizer: a tokenizer, to know it again, or None.
         every_steps: int >= 1, how often `due` says yes; None for SIGTERM alone.
         keep: int >= 1, how many of the last checkpoints stay.
@@ -95,11 +96,13 @@ class Checkpoints:
         self.values, self.step, self.terminating = {}, 0, False
         self._strategy = strategy_of(model.trainable_variables)
         self._writes = workers_of(self._strategy).is_chief
+        # Each worker reads its first batch, because that moves the order of a `tf.data.Dataset.shuffle` on, which must be the
+        # same on all; what it read counts on the chief alone, because the rows of others begin otherwise.
+        found = snapshot.fingerprint_data(data, data_name)
         self._identity = {
             "model": snapshot.describe_model(model),
             "optimizer": type(self.optimizer).__name__,
-            # The rows of other workers begin otherwise.
-            "data": snapshot.fingerprint_data(data if self._writes else None, data_name),
+            "data": found if self._writes else snapshot.fingerprint_data(None, data_name),
             "tokenizer": snapshot.fingerprint_tokenizer(tokenizer),
         }
         self._scores, self._damaged, self._loaded = {}, set(), None
@@ -350,7 +353,7 @@ class Resume(keras.callbacks.Callback):
         monitor: str, such as "val_loss": the epoch that is best by it is saved, and stays. None for none.
         mode: "min" or "max", which value of `monitor` is best.
         tokenizer: a tokenizer, so that a resume with another one is refused, or None.
-        data_name: str that names the data; None knows it by its first batch, which is read for that.
+        data_name: str that names the data; None knows it by its first batch, which is read for that; see `Checkpoints`.
 
     Raises:
         ValueError: when a number is out of its range; in `fit`, when the data set's number of batches is neither known nor
