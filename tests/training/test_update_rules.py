@@ -84,6 +84,17 @@ def test_lookahead_by_hand(jit_compile):
     assert int(optimizer.iterations) == 10
 
 
+def test_lookahead_begins_with_the_weights_of_the_first_step():
+    """They may be loaded after the optimizer was built."""
+    weight = keras.Variable([7.0, 7.0], dtype="float64")
+    optimizer = Lookahead(keras.optimizers.SGD(1.0), period=2, share=0.25)
+    optimizer.build([weight])
+    weight.assign([1.0, 2.0])
+    for _ in range(2):
+        optimizer.apply([tf.constant([1.0, -1.0], tf.float64)], [weight])
+    np.testing.assert_allclose(weight, [1.0 - 0.25 * 2, 2.0 + 0.25 * 2])
+
+
 def test_the_schedule_is_that_of_the_inner_optimizer():
     optimizer = Lookahead(Adam(Cosine(0.5, steps=9)), period=2)
     run(optimizer)

@@ -91,17 +91,17 @@ class Lookahead(keras.optimizers.Optimizer):
             return
         self.optimizer.build(variables)
         super().build(variables)
-        self._slow = self.add_optimizer_variables(variables, ["slow"], initializer="zeros")
-        self._slow = self._slow[0] if isinstance(self._slow[0], list | tuple) else self._slow
-        for slow, variable in zip(self._slow, variables, strict=True):
-            slow.assign(variable)
+        self._slow = self.add_optimizer_variables(variables, "slow")
 
     def apply(self, grads, trainable_variables=None):
         """Lets the inner optimizer take its step, and takes back a share of the last ones in every `period`-th."""
         if trainable_variables is not None and not self.built:
             self.build(trainable_variables)
-        self.optimizer.apply(grads, trainable_variables)
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
+
+        def begin():
+            for slow, variable in zip(self._slow, self._trainable_variables, strict=True):
+                slow.assign(variable)
 
         def meet():
             for variable in variables:
@@ -109,6 +109,9 @@ class Lookahead(keras.optimizers.Optimizer):
                 slow.assign(slow + self.share * (variable - slow))
                 variable.assign(slow)
 
+        # In the first step and not in `build`: weights may be loaded after that.
+        tf.cond(tf.equal(self.optimizer.iterations.value, 0), begin, lambda: None)
+        self.optimizer.apply(grads, trainable_variables)
         tf.cond(self.optimizer.iterations.value % self.period == 0, meet, lambda: None)
         self._iterations.assign(self.optimizer.iterations)
 
