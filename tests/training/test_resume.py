@@ -531,6 +531,20 @@ def test_callbacks_may_stand_in_their_place(tmp_path):
     assert checkpoint.list_steps(tmp_path) == [1]
 
 
+def test_logs_of_keras_go_on(tmp_path):
+    model = begin("eager", lambda: make_model(run_eagerly=True))
+    for epochs in (1, 3):
+        logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+        callbacks = [logger, Resume(tmp_path / "run")]
+        model.fit(make_data(), epochs=epochs, steps_per_epoch=1, verbose=0, callbacks=callbacks)
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"] and not logger.append
+    before, after = keras.callbacks.TensorBoard(tmp_path), keras.callbacks.TensorBoard(tmp_path)
+    before._global_train_batch, before._global_test_batch = 7, 3
+    snapshot.set_callback_states([after], snapshot.callback_states([before]))
+    assert (after._global_train_batch, after._global_test_batch) == (7, 3)
+
+
 def test_a_run_that_stopped_early_stays_so(tmp_path):
     def fit():
         model = begin("sgd", lambda: make_model(keras.optimizers.SGD(0.0)))

@@ -40,7 +40,7 @@ class Checkpoints:
             `train_step.skipped_steps`.
         data: the run's `tf.data.Dataset` of batches, to know it again, or None.
         data_name: str that names the data; None knows it by its first batch, which is read for that. A `tf.data.Dataset.shuffle`
-            begins otherwise at every reading, so such data is made anew, or named, to go on in the same process.
+            begins otherwise at every reading, so such data is made anew to go on in the same process.
         tokenizer: a tokenizer, to know it again, or None.
         every_steps: int >= 1, how often `due` says yes; None for SIGTERM alone.
         keep: int >= 1, how many of the last checkpoints stay.
@@ -339,7 +339,8 @@ class Resume(keras.callbacks.Callback):
     A run that is killed and started again, however often, ends with the weights, optimizer, history and callbacks, bit for
     bit, of a run that was not, as far as its data comes in an order that seeds decide: `lm_dataset` and its like, which then
     start at once at the right batch, or any `tf.data` pipeline, whose batches until there are passed over. The states of
-    Keras's own callbacks are kept, and of others that have `get_state()` and `set_state(state)`.
+    Keras's own callbacks are kept, and of others that have `get_state()` and `set_state(state)`. A `CSVLogger` goes on with its
+    file, in which epochs that ended after the last save then stand twice; those of `HistoryFile` stand once.
 
     In `fit`, the data set is then one stream that is repeated; a look at it before counts for nothing where it is of this
     package. An epoch has `steps_per_epoch` steps, or as many as the data set has batches. `epochs` may be raised later.
@@ -503,7 +504,12 @@ class _ResumedRun(keras.callbacks.CallbackList):
         self.first, self.train_function = self.done, None
 
     def on_train_begin(self, logs=None):
+        loggers = [part for part in self.callbacks if isinstance(part, keras.callbacks.CSVLogger) and not part.append]
+        for logger in loggers if self.recalled else ():
+            logger.append = True  # or else its file would be emptied
         super().on_train_begin(logs)
+        for logger in loggers:
+            logger.append = False
         if self.recalled:  # callbacks forget everything when training begins
             self._recall()
 

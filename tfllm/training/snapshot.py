@@ -28,6 +28,7 @@ _REMEMBERED = {
         "_last_batch_seen",
     ),
     keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+    keras.callbacks.TensorBoard: ("_global_train_batch", "_global_test_batch"),
 }
 
 
