@@ -259,6 +259,19 @@ def test_the_average_against_its_formula_and_in_generation():
     assert generate("a", **settings) == averaged
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_average_forgets_the_weights_that_it_was_made_with(start):
+    model = still("rnn")
+    average = WeightAverage(model, decay=0.5, start=start)
+    values = []
+    for value in (3.0, 5.0):  # weights are loaded, and moved by two steps
+        for weight in model.trainable_variables:
+            weight.assign(tf.fill(weight.shape, value))
+        average.update()
+        values.append({float(x) for held in average.variables[1:] for x in held.numpy().flat})
+    assert values == [{3.0}, {4.0}]
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_any_optimizer_spares_biases_and_norms_from_decay(scaled):
     model = still("gpt2")

@@ -18,7 +18,8 @@ class WeightAverage:
     Args:
         model: a built Keras model.
         decay: float in [0, 1), what is left of the average in each step: it reaches back about 1 / (1 - decay) steps.
-        start: int >= 0, steps after which averaging begins; before, the average is the last weights.
+        start: int >= 0, steps after which averaging begins; before, the average is the last weights. The first step is never
+            averaged with what was there before, because that may be random weights, or others than were loaded later.
 
     Attributes:
         variables: list of Keras variables, the state, for a checkpoint.
@@ -61,7 +62,7 @@ class WeightAverage:
 
     def update(self):
         """Takes the weights as they are into the average."""
-        decay = tf.where(self._updates.value < self.start, 0.0, self.decay)
+        decay = tf.where(self._updates.value < max(self.start, 1), 0.0, self.decay)
         for average, weight in zip(self._averages, self._weights, strict=True):
             average.assign(weight.value + tf.cast(decay, weight.dtype) * (average.value - weight.value))
         self._updates.assign_add(1)
