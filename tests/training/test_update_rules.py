@@ -107,6 +107,21 @@ def test_comes_back_from_its_config(optimizer):
     np.testing.assert_array_equal(run(again), run(optimizer))
 
 
+@pytest.mark.parametrize(
+    "option", [{"learning_rate": 0.1}, {"clipnorm": 1.0}, {"weight_decay": 0.1}, {"use_ema": True}]
+)
+def test_lookahead_takes_no_option_that_it_would_ignore(option):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(option))}'"):
+        Lookahead(keras.optimizers.SGD(0.1), **option)
+
+
+def test_the_config_is_left_as_it_was():
+    config = Lookahead(keras.optimizers.SGD(0.1), period=2, share=0.3, name="far").get_config()
+    for _ in range(2):
+        again = Lookahead.from_config(config)
+        assert (again.period, again.share, again.name) == (2, 0.3, "far")
+
+
 def test_every_random_and_slow_value_is_among_the_variables():
     optimizer = Lookahead(Adam(0.1))
     run(optimizer)

@@ -67,13 +67,15 @@ class Lookahead(keras.optimizers.Optimizer):
         period: int >= 1, steps that the inner optimizer runs ahead.
         share: float in (0, 1], of the way that is kept; the inner optimizer goes on from there.
 
+    Decay, clipping and averages of weights are options of the inner optimizer.
+
     Raises:
         ValueError: when an argument breaks its rule.
 
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.
     """
 
-    def __init__(self, optimizer, period=6, share=0.5, name="lookahead", **kwargs):
+    def __init__(self, optimizer, period=6, share=0.5, name="lookahead"):
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
                 "optimizer must go inside of Lookahead, and a LossScaleOptimizer around it; got one inside"
@@ -82,8 +84,7 @@ class Lookahead(keras.optimizers.Optimizer):
             raise ValueError(f"period must be an int of at least 1; got {period!r}")
         if not 0 < share <= 1:
             raise ValueError(f"share must lie in (0, 1]; got {share}")
-        kwargs.pop("learning_rate", None)
-        super().__init__(learning_rate=0.0, name=name, **kwargs)
+        super().__init__(learning_rate=0.0, name=name)
         self.optimizer, self.period, self.share = optimizer, period, share
 
     def build(self, variables):
@@ -136,4 +137,4 @@ class Lookahead(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.optimizers.deserialize(config.pop("optimizer")), **config)
+        return cls(**config | {"optimizer": keras.optimizers.deserialize(config["optimizer"])})
