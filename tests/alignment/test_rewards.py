@@ -182,6 +182,10 @@ def test_xla_learns_the_same():
         ),
         ({"method": "minimum_risk", "kl": 0.1}, "kl and reference must be left out for minimum_risk; got kl=0.1"),
         ({"clip": 0}, "clip must be above 0, or None; got 0"),
+        (
+            {"kl": 0.1, "start_step": 1, "steps": 2},
+            "reference must be given, as it was before the first step, where kl=0.1 and start_step=1; got None",
+        ),
         ({"verbose": 2}, "verbose must be 0 or 1; got 2"),
         ({"prompts": []}, "prompts must be at least one; got none"),
         (

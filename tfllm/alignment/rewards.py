@@ -78,7 +78,8 @@ def train_on_rewards(
         updates: int >= 1, optimization steps on the same texts; above 1 only where they are clipped (GRPO).
         clip: float > 0, see `training.make_policy_loss`; for GRPO.
         kl: float >= 0, what a nat of distance from the reference costs; for GRPO and REINFORCE.
-        reference: the model to stay near to; None takes a copy of the model as it is, where `kl` is above 0.
+        reference: the model to stay near to; None takes a copy of the model as it is, where `kl` is above 0. A run that goes on
+            needs the one that it began with.
         sharpness: float > 0, see `training.make_risk_loss`; for minimum risk.
         clip_norm: float > 0, the longest gradient, or None.
         seed: int.
@@ -118,6 +119,10 @@ def train_on_rewards(
     check_reference(model, reference)
     if verbose not in (0, 1):
         raise ValueError(f"verbose must be 0 or 1; got {verbose!r}")
+    if kl and reference is None and start_step:
+        raise ValueError(
+            f"reference must be given, as it was before the first step, where kl={kl} and start_step={start_step}; got None"
+        )
     prompts = list(prompts)
     rows = encode_all("prompts", prompts, tokenizer)
     writer = _Writer(model, rows, tokenizer, end_id, max_new_tokens, group_size, jit_compile)
