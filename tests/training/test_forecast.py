@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from tfllm.training import forecast
+from tfllm.training.forecast_callback import schedule_of
 from tfllm.training.forecast_laws import LAWS, Momentum, MultiPower, grid_of, loss_of, make_plan, warmup_of
 from tfllm.training.schedules import Cosine, Linear, WarmupStableDecay, learning_rates
+from tfllm.training.update_rules import Lookahead
 
 PEAK, WARMUP = 1e-3, 40
 TRUTH = {"L0": 2.5, "A": 0.5, "alpha": 0.5, "B": 200.0, "C": 2.0, "beta": 0.6, "gamma": 0.5}
@@ -306,6 +308,13 @@ def test_a_resumed_callback_forecasts_exactly_what_an_undisturbed_one_does():
     assert whole.line().begin == WARMUP
     assert whole.line().seen <= 20 * 18 - 1
     assert make().line() is None
+
+
+@pytest.mark.parametrize("wrap", [Lookahead, lambda inner: keras.optimizers.LossScaleOptimizer(Lookahead(inner))])
+def test_the_schedule_is_found_inside_of_other_optimizers(wrap):
+    schedule = Cosine(PEAK, 40, 4)
+    found = schedule_of(wrap(keras.optimizers.SGD(schedule)), 40)
+    np.testing.assert_array_equal(found, learning_rates(schedule, 40))
 
 
 def test_the_callback_gives_no_forecast_of_what_is_learned_by_heart():

@@ -10,6 +10,7 @@ from tfllm.training.curves import ForecastLine
 from tfllm.training.forecast_fit import Curve, Forecast, NoForecast, check_rates, fit
 from tfllm.training.forecast_laws import warmup_of
 from tfllm.training.forecast_rules import check_best, check_gap, ends_above
+from tfllm.training.optimizers import innermost
 from tfllm.training.schedules import Schedule
 from tfllm.training.schedules import learning_rates as rates_of
 
@@ -153,7 +154,7 @@ class LossForecast(keras.callbacks.Callback):
 
 def schedule_of(optimizer, steps):
     """Returns float64 [steps], the rates that a Keras optimizer will take; the present one throughout without a schedule."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    inner = innermost(optimizer)
     schedule = getattr(inner, "_learning_rate", None)
     if isinstance(schedule, Schedule):
         return rates_of(schedule, steps)
