@@ -337,6 +337,26 @@ def test_a_loss_that_is_not_finite_is_said(source, tmp_path):
         train(source, tmp_path / "run", model="transformer", learning_rate=1e30)
 
 
+@pytest.mark.parametrize("where", ["loss", "val_loss"])
+def test_a_training_that_diverges_late_is_not_finished(source, tmp_path, monkeypatch, where):
+    """After its first evaluation, which was a good one."""
+    recorder = training.RunRecorder
+
+    def spoil(told):
+        nothing = {where: float("nan")}
+        return lambda self, i, logs: told(self, i, logs | nothing if where in logs and self.step >= 8 else logs)
+
+    for name in ("on_train_batch_end", "on_epoch_end"):
+        monkeypatch.setattr(recorder, name, spoil(getattr(recorder, name)))
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"learning_rate must leave the loss finite; got 0\.002, which did not"):
+        train(source, run, dim=4)
+    assert [row["step"] for row in history_of(run)] == (["4", "8"] if where == "loss" else ["4"])
+    steps = checkpoint.list_steps(run / "checkpoints")
+    assert steps[0] == 4
+    assert np.isfinite(load_run(run).model(np.array([[1, 2]]))).all()
+
+
 def test_a_bad_text_or_prompt_leaves_no_folder(source, tmp_path):
     with pytest.raises(ValueError, match=r"prompts must have at most the model's max_length=16 tokens; got 20"):
         train(source, tmp_path / "run", model="transformer", prompt="a" * 20)

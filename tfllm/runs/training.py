@@ -128,13 +128,11 @@ def train_run(source, out, settings=None, *, force=False, console=None):
                 steps_per_epoch=interval,
                 epochs=-(-settings.steps // interval),  # the recorder ends the last one where `steps` are done
                 validation_data=validation,
-                callbacks=[*rules, recorder, keras.callbacks.TerminateOnNaN(), resume],
+                callbacks=[*rules, recorder, resume],
                 verbose=0,
             )
         except FloatingPointError as error:
             raise ValueError(diverged) from error
-    if recorder.best == float("inf"):
-        raise ValueError(diverged)
     if not is_chief:
         return None
     model.load_weights(path / folder.WEIGHTS)
@@ -258,6 +256,8 @@ class RunRecorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # Keras calls this once for every `steps_per_execution` steps.
+        if not math.isfinite(logs["loss"]):  # before `Resume` saves what no longer is a model
+            raise FloatingPointError("the loss is not finite")
         done = batch + 1
         tokens = done * self.settings.batch_size * self.settings.sequence_length
         speed = tokens / (time.perf_counter() - self.began)
@@ -269,7 +269,7 @@ class RunRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["val_loss"]):
-            return  # the logits are no numbers: there is nothing to draw a sample from
+            raise FloatingPointError("the validation loss is not finite")
         if self.path is None:
             self.best = min(self.best, logs["val_loss"])
             return  # the chief writes
