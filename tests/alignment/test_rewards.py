@@ -1,5 +1,7 @@
 """Training by a reward: the reward rises, runs go on exactly, and what stands still stands still."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tfllm.alignment import rewards, train_on_rewards
 from tfllm.training import make_train_step
 
 TOKENIZER = tfllm.CharTokenizer("()", special_tokens=("<unk>", "<|endoftext|>"))
+LATE_END = tfllm.CharTokenizer("()", special_tokens=("<unk>", "<pad>", "<s>", "<|endoftext|>"))
 QUICK = {"group_size": 4, "prompts_per_step": 3, "max_new_tokens": 4, "verbose": 0}
 
 
@@ -143,6 +146,19 @@ def test_without_a_reference_a_copy_is_kept(eagerly):
     assert history["kl"][-1] > 1e-4
 
 
+def test_a_run_whose_last_steps_all_failed_does_not_end_in_silence(eagerly, monkeypatch):
+    factors = iter([1.0, np.nan, np.nan])
+
+    def make_broken_loss(sharpness):
+        return lambda model, batch, training: {"loss": (model(batch[0])[0, 0, 0] * next(factors), tf.constant(1.0))}
+
+    monkeypatch.setattr(rewards, "make_risk_loss", make_broken_loss)
+    monkeypatch.setattr(rewards, "make_train_step", functools.partial(make_train_step, max_skipped=2))
+    settings = QUICK | {"method": "minimum_risk", "optimizer": keras.optimizers.SGD(0.1)}
+    with pytest.raises(FloatingPointError, match="got 2 in a row"):
+        train_on_rewards(make_gru(), [[0]], count_threes, steps=3, **settings)
+
+
 def test_progress_is_shown(eagerly, capsys):
     settings = QUICK | {"verbose": 1}
     train_on_rewards(make_gru(), [[0]], count_threes, optimizer=keras.optimizers.Adam(), steps=2, **settings)
@@ -187,6 +203,14 @@ def test_xla_learns_the_same():
             "reference must be given, as it was before the first step, where kl=0.1 and start_step=1; got None",
         ),
         ({"verbose": 2}, "verbose must be 0 or 1; got 2"),
+        ({"steps": 2, "start_step": 2}, "start_step must be below steps=2; got 2"),
+        ({"end_id": 5}, r"end_id must lie in \[0, vocab_size=5\), or be -1 for none; got 5"),
+        ({"end_id": -2}, "end_id must lie in .*; got -2"),
+        (
+            {"model": tfllm.RecurrentLM(3, "gru", 4), "tokenizer": LATE_END},
+            r"end_id must lie in \[0, vocab_size=3\).* got 3",
+        ),
+        ({"model": tfllm.RecurrentLM(5, "gru", 4, dropout=0.1)}, "model must have no dropout"),
         ({"prompts": []}, "prompts must be at least one; got none"),
         (
             {"prompts": [[1], []]},

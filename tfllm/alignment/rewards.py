@@ -74,7 +74,7 @@ def train_on_rewards(
         group_size: int >= 2, texts for each prompt.
         prompts_per_step: int >= 1.
         max_new_tokens: int >= 1, tokens a text has at most, the end included.
-        end_id: int, the token that ends a text; None for the tokenizer's. The model learns when to write it.
+        end_id: int, the token that ends a text; None for the tokenizer's, -1 for none. The model learns when to write it.
         updates: int >= 1, optimization steps on the same texts; above 1 only where they are clipped (GRPO).
         clip: float > 0, see `training.make_policy_loss`; for GRPO.
         kl: float >= 0, what a nat of distance from the reference costs; for GRPO and REINFORCE.
@@ -83,7 +83,7 @@ def train_on_rewards(
         sharpness: float > 0, see `training.make_risk_loss`; for minimum risk.
         clip_norm: float > 0, the longest gradient, or None.
         seed: int.
-        start_step: int >= 0, steps that were done before.
+        start_step: int >= 0 and below `steps`, steps that were done before.
         jit_compile: bool, whether XLA compiles decoding and optimization; they have one shape, so once.
         verbose: 0 or 1, whether progress is shown.
 
@@ -94,6 +94,7 @@ def train_on_rewards(
 
     Raises:
         ValueError: when an argument breaks its rule, a prompt leaves no room, or a reward is no finite number.
+        FloatingPointError: when 10 optimization steps in a row had a gradient that is not finite.
 
     Example:
         >>> model = tfllm.RecurrentLM(4, "gru", 8)
@@ -110,6 +111,8 @@ def train_on_rewards(
         group_size=(group_size, 2), prompts_per_step=(prompts_per_step, 1), updates=(updates, 1), steps=(steps, 1)
     )
     _check_sizes(max_new_tokens=(max_new_tokens, 1), start_step=(start_step, 0))
+    if start_step >= steps:
+        raise ValueError(f"start_step must be below steps={steps}; got {start_step}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}")
     if updates > 1 and method != "grpo":
@@ -153,6 +156,7 @@ def train_on_rewards(
             history.setdefault(name, []).append(int(value) if name == "step" else float(value))
         shown = [(name, history[name][-1]) for name in ("reward", "loss", "kl") if name in history]
         progress.update(step + 1, shown, finalize=step + 1 == steps)
+    train_step.skipped_steps.check(train_step.skipped_steps.max_skipped)  # of the last steps too
     return history
 
 
@@ -163,6 +167,10 @@ class _Writer:
     """
 
     def __init__(self, model, rows, tokenizer, end_id, max_new_tokens, group_size, jit_compile):
+        if any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model._flatten_layers()):
+            raise ValueError(
+                "model must have no dropout, which would make its texts those of another; got one with some"
+            )
         if not rows:
             raise ValueError("prompts must be at least one; got none")
         longest = max(len(row) for row in rows)
@@ -178,6 +186,10 @@ class _Writer:
         vocabulary = Vocabulary() if tokenizer is None else Vocabulary.of(tokenizer)
         if end_id is not None:
             vocabulary = dataclasses.replace(vocabulary, end_id=end_id)
+        if not -1 <= vocabulary.end_id < model.vocab_size:
+            raise ValueError(
+                f"end_id must lie in [0, vocab_size={model.vocab_size}), or be -1 for none; got {vocabulary.end_id}"
+            )
         self.rows, self.end_id, self.max_new_tokens, self.longest = rows, vocabulary.end_id, max_new_tokens, longest
         self.vocab_size, self.group_size = model.vocab_size, group_size
 
