@@ -211,6 +211,10 @@ def test_xla_learns_the_same():
             r"end_id must lie in \[0, vocab_size=3\).* got 3",
         ),
         ({"model": tfllm.RecurrentLM(5, "gru", 4, dropout=0.1)}, "model must have no dropout"),
+        (
+            {"prompts": ["("], "tokenizer": TOKENIZER},  # of 4 ids
+            "tokenizer must have an id for each of the model's vocab_size=5, because all that it writes is read; got 4",
+        ),
         ({"prompts": []}, "prompts must be at least one; got none"),
         (
             {"prompts": [[1], []]},

@@ -65,7 +65,7 @@ def train_on_rewards(
         prompts: list of str, or of lists of ids; all are visited in random order, again and again.
         reward: function of (prompt, answer) that returns a number, the more the better. The prompt is as it was given; the
             answer, what was written without an end, is a str with a tokenizer and else a list of ids.
-        tokenizer: the tokenizer, or None for ids.
+        tokenizer: the tokenizer, with as many ids as the model or more, or None for ids.
         optimizer: a Keras optimizer.
         steps: int >= 1, steps of the whole run, those before `start_step` included.
         method: "grpo": rewards are compared within a prompt's group and divided by its standard deviation, the policy gradient
@@ -186,6 +186,11 @@ class _Writer:
         vocabulary = Vocabulary() if tokenizer is None else Vocabulary.of(tokenizer)
         if end_id is not None:
             vocabulary = dataclasses.replace(vocabulary, end_id=end_id)
+        if tokenizer is not None and model.vocab_size > tokenizer.vocab_size:
+            raise ValueError(
+                f"tokenizer must have an id for each of the model's vocab_size={model.vocab_size}, because all that it writes "
+                f"is read; got {tokenizer.vocab_size}"
+            )
         if not -1 <= vocabulary.end_id < model.vocab_size:
             raise ValueError(
                 f"end_id must lie in [0, vocab_size={model.vocab_size}), or be -1 for none; got {vocabulary.end_id}"
