@@ -167,6 +167,30 @@ def test_intervals_hold_measured_losses_and_grow_where_nothing_was_seen(fitted):
     assert spread["wsd"] > 3 * spread["constant"]
 
 
+def test_the_interval_of_a_few_points_knows_that_the_law_is_not_the_truth():
+    rates = learning_rates(Cosine(PEAK, 3000, 100, 0.1), 3000)
+    truth = 1.2 + 3 * (np.arange(3000) + 51.0) ** -0.35 + 0.25 * (rates / PEAK - 1)  # of neither family
+    steps = np.linspace(110, 1499, 8).astype(int)
+    held = []
+    for seed in range(6):
+        losses = truth[steps] * np.exp(0.004 * np.random.default_rng(seed).normal(size=8))
+        _, low, high = forecast.fit(forecast.Curve(rates, steps, losses)).predict(rates, 0.9)
+        held.append(low[-1] < truth[-1] < high[-1])
+    assert sum(held) >= 5
+
+
+@pytest.mark.parametrize("counts", [[8], [1, 7], [4, 4], [2, 3, 3]])
+def test_the_law_is_tried_on_what_it_was_not_fitted_to_however_few_points_there_are(counts):
+    rates = np.full(1000, PEAK)
+    curves = []
+    for number, count in enumerate(counts):
+        steps = np.linspace(100 + number, 990 + number, count).astype(int)
+        curves.append(forecast.Curve(rates, steps, 2 + 3 * (steps + 1.0) ** -0.3))
+    law = forecast.fit(curves)
+    assert law._times >= 1
+    assert law._missed > 0
+
+
 def test_the_law_shows_its_error_and_not_its_parameters(fitted):
     assert repr(fitted).startswith("Law('multi_power', fitted to 3 curves with 441 points: R2 0.9")
     assert "alpha" not in repr(fitted)

@@ -320,14 +320,14 @@ def _missed(problem, theta):
     misses = []
     for seen, unseen in tries:
         seen = [curve for curve in seen if len(curve.steps)]
-        if sum(len(curve.steps) for curve in seen) < LEAST_POINTS:
+        if sum(len(curve.steps) for curve in seen) < LEAST_POINTS // 2:  # which at least one try has
             continue
         rest = _Problem(problem.kind, seen, problem.peak, problem.scale)
         found, _ = rest.refine(theta)
         for curve in unseen:
             residual = _Problem(problem.kind, [curve], problem.peak, problem.scale).residuals(found)[0]
             misses.append(residual[len(residual) // 2 :].mean())
-    return float(np.sqrt(np.mean(np.square(misses or [0.0])))), max(len(misses), 1)
+    return float(np.sqrt(np.mean(np.square(misses)))), len(misses)
 
 
 def _part(curve, kept):
