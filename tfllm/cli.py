@@ -112,7 +112,9 @@ def _say(text):
 def train(
     source: Annotated[str, typer.Argument(help=f"One of {', '.join(corpus_names())}, or a text file or folder.")],
     out: Annotated[pathlib.Path, typer.Option(help="The run folder to make, or to finish.")],
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another run that stands there, or a finished one.")
+    ] = False,
     model: Annotated[str, _of_model("transformer, lstm, gru or rnn.")] = _DEFAULTS.model,
     dim: Annotated[int, _of_model("Size of the model's vectors.")] = _DEFAULTS.dim,
     num_layers: Annotated[int, _of_model("Layers.")] = _DEFAULTS.num_layers,
@@ -170,7 +172,6 @@ def train(
         raise typer.Exit(
             run_workers([sys.executable, "-m", "tfllm", *sys.argv[1:]], workers, max_restarts=max_restarts)
         )
-    force = force and os.environ.get("TFLLM_RESTART", "0") == "0"  # what was begun is not to be begun again
     if train_run(source, out, settings, force=force, console=console) is not None:
         _say(f"run folder: {out}")
 

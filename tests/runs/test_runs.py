@@ -51,9 +51,9 @@ def source(tmp_path_factory):
     return path
 
 
-def train(source, out, **settings):
+def train(source, out, *, force=False, **settings):
     console = Console(file=io.StringIO(), width=200)
-    scores = train_run(source, out, TrainingSettings(**SMALL | settings), console=console)
+    scores = train_run(source, out, TrainingSettings(**SMALL | settings), force=force, console=console)
     return scores, console.file.getvalue()
 
 
@@ -214,6 +214,20 @@ def test_an_unfinished_training_goes_on_as_it_was_or_not_at_all(source, tmp_path
     folder.create_run(run, model, tokenizer, {}, force=True)
     assert {file.name for file in run.iterdir()} == {"config.json", "tokenizer.json", "checkpoints"}
     assert not list((run / "checkpoints").iterdir())
+
+
+def test_force_finishes_the_same_training_and_replaces_another(source, tmp_path, monkeypatch):
+    run, short = tmp_path / "run", {"force": True, "dim": 4, "steps": 6, "evaluations": 2}
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, 4, raise_cut)
+        train(source, run, **short)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, 2, raise_cut)
+        train(source, run, **short)
+    assert checkpoint.list_steps(run / "checkpoints") == [3]  # from which the second life began
+    monkeypatch.setattr(folder, "create_run", lambda *arguments, **options: raise_cut())
+    with pytest.raises(Cut):  # another one is begun
+        train(source, run, seed=3, **short)
 
 
 @pytest.mark.slow

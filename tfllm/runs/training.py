@@ -54,7 +54,8 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         source: str or path, as `data.load_text` takes it.
         out: str or path of the run folder, which must be free, or hold the same run, unfinished.
         settings: `TrainingSettings`, None for the defaults.
-        force: bool, whether a run that stands at `out` may be replaced.
+        force: bool, whether another run that stands at `out`, or a finished one, may be replaced; the same one, unfinished, goes
+            on all the same.
         console: a `rich.console.Console` to show progress on; None for one on standard output.
 
     Returns:
@@ -73,13 +74,16 @@ def train_run(source, out, settings=None, *, force=False, console=None):
     if not is_chief:
         console, begun = Console(quiet=True), None
     else:
-        begun = None if force else folder.read_unfinished(out)
+        begun = folder.read_unfinished(out)
         if begun is None:
             folder.check_free(out, force)
     text = load_text(source)
     training = _describe(source, text, settings)
-    if begun is not None:
-        _check_same_run(begun, training, out)
+    difference = None if begun is None else _find_difference(begun, training, out)
+    if difference and not force:
+        raise ValueError(difference)
+    if difference:
+        begun = None
     keras.utils.set_random_seed(settings.seed)
     train_text, validation_text = split_text(text, settings.validation)
     if begun is None:
@@ -152,14 +156,15 @@ def _describe(source, text, settings):
     }
 
 
-def _check_same_run(begun, training, out):
-    """Refuses to go on with an unfinished run under other settings or on another text."""
+def _find_difference(begun, training, out):
+    """Returns str, why an unfinished run is not the one that is asked for, or None."""
     place = f"in the unfinished run {str(out)!r}, which force replaces"
     if begun.get("source_sha256") != training["source_sha256"]:
-        raise ValueError(f"source must hold the text that it held {place}; got another text in {training['source']!r}")
+        return f"source must hold the text that it held {place}; got another text in {training['source']!r}"
     for name in training:
         if name != "source" and begun.get(name) != training[name]:
-            raise ValueError(f"{name} must be {begun.get(name)!r} as {place}; got {training[name]!r}")
+            return f"{name} must be {begun.get(name)!r} as {place}; got {training[name]!r}"
+    return None
 
 
 def _make_batches(train_text, validation_text, tokenizer, settings):
