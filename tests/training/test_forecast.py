@@ -334,6 +334,42 @@ def test_a_resumed_callback_forecasts_exactly_what_an_undisturbed_one_does():
     assert make().line() is None
 
 
+def test_the_callback_begins_anew_with_another_run_and_goes_on_with_the_same_one():
+    losses = law_of(TRUTH).predict(np.full(400, PEAK))
+    data = tf.data.Dataset.from_tensors(0.0).repeat(20)
+    callback = forecast.LossForecast(400)
+
+    def fit(model, **settings):
+        return model.fit(
+            data, validation_data=data.take(1), shuffle=False, verbose=0, callbacks=[callback], **settings
+        ).history
+
+    models = [Scripted(losses), Scripted(losses)]
+    for model, rate in zip(models, (PEAK, 2 * PEAK), strict=True):
+        model.compile(keras.optimizers.SGD(rate), run_eagerly=True)
+    first, second = (fit(model, epochs=9) for model in models)
+    assert callback.learning_rates[0] == pytest.approx(2 * PEAK)
+    np.testing.assert_allclose(second["final_loss"], first["final_loss"], rtol=1e-5)  # laws know shares of the peak
+    assert np.isnan(second["final_loss"]).tolist() == 7 * [True] + 2 * [False]
+    model = Scripted(losses)
+    model.compile(keras.optimizers.SGD(PEAK), run_eagerly=True)
+    parts = fit(model, epochs=5), fit(model, initial_epoch=5, epochs=9)
+    np.testing.assert_array_equal(parts[0]["final_loss"] + parts[1]["final_loss"], first["final_loss"])
+
+
+def test_the_callback_bears_an_epoch_without_a_step():
+    callback = forecast.LossForecast(40)
+    callback.set_model(types.SimpleNamespace(optimizer=keras.optimizers.SGD(PEAK), stop_training=False))
+    callback.on_train_begin()
+    logs = {"loss": 3.0, "val_loss": 3.0}
+    callback.on_epoch_end(0, logs)
+    assert callback.reason == "no step was taken yet"
+    assert np.isnan(logs["final_loss"])
+    callback.model.optimizer.iterations.assign(20)
+    callback.on_epoch_end(1, logs)
+    assert "at least 8 losses measured after the warm-up; got 1" in callback.reason
+
+
 @pytest.mark.parametrize("wrap", [Lookahead, lambda inner: keras.optimizers.LossScaleOptimizer(Lookahead(inner))])
 def test_the_schedule_is_found_inside_of_other_optimizers(wrap):
     schedule = Cosine(PEAK, 40, 4)

@@ -71,20 +71,24 @@ class LossForecast(keras.callbacks.Callback):
         self.steps, self.learning_rates, self.curves, self.law = steps, learning_rates, list(curves), law
         self.monitor, self.interval, self.best, self.confidence = monitor, interval, best, confidence
         self.passes = passes
-        self._points, self._both, self._used, self._law = [], [], [], None  # `_used`: the points of the last fit
-        self.forecast = self.reason = self.stopped_at = None
+        self._given = learning_rates
+        self._begin()
 
     def on_train_begin(self, logs=None):
+        if self._points and self._step() < self._points[-1][0]:  # another run, not the next epochs of the last one
+            self._begin()
         if self.learning_rates is None:
             self.learning_rates = schedule_of(self.model.optimizer, self.steps)
 
     def on_epoch_end(self, epoch, logs=None):
-        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
+        step = self._step()
         if step >= self.steps:
             raise ValueError(
                 f"steps must be the length of the whole run; got {self.steps}, and the run took step {step}"
             )
-        if self.monitor in logs:
+        if step < 0:  # every gradient was left out
+            self.reason = "no step was taken yet"
+        elif self.monitor in logs:
             self._add(step, logs)
             self._forecast()
         elif not self.monitor.startswith("val_"):
@@ -121,6 +125,14 @@ class LossForecast(keras.callbacks.Callback):
         self._points, self._both, self._used = ([tuple(p) for p in state[name]] for name in ("points", "both", "used"))
         self.forecast = None if state["forecast"] is None else Forecast(*state["forecast"])
         self.reason, self.stopped_at, self._law = state["reason"], state["stopped_at"], None
+
+    def _begin(self):
+        self.learning_rates = self._given
+        self._points, self._both, self._used, self._law = [], [], [], None  # `_used`: the points of the last fit
+        self.forecast = self.reason = self.stopped_at = None
+
+    def _step(self):
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
 
     def _add(self, step, logs):
         if self._points and step <= self._points[-1][0]:  # every gradient of the epoch was left out
