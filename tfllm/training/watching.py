@@ -136,8 +136,8 @@ class HistoryFile(_Rows):
     """Writes the history of `fit` to a CSV file, whole after every epoch.
 
     Columns are `epoch` and `step`, counted from 1, all that the logs hold, and `learning_rate`, that of the step to come. Under
-    `Resume` a run that was killed goes on with the rows that it had (Keras's `CSVLogger` begins a new file, or with
-    `append=True` writes epochs twice that were done again).
+    `Resume` a run that was killed goes on with the rows that it had (Keras's `CSVLogger` writes epochs twice that were done
+    again).
 
     Args:
         path: str or path of the file, `history.csv` for instance; one that stands there is replaced.
