@@ -217,17 +217,15 @@ def test_an_unfinished_training_goes_on_as_it_was_or_not_at_all(source, tmp_path
 
 
 def test_force_finishes_the_same_training_and_replaces_another(source, tmp_path, monkeypatch):
-    run, short = tmp_path / "run", {"force": True, "dim": 4, "steps": 6, "evaluations": 2}
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_at(patch, 4, raise_cut)
-        train(source, run, **short)
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_at(patch, 2, raise_cut)
-        train(source, run, **short)
-    assert checkpoint.list_steps(run / "checkpoints") == [3]  # from which the second life began
-    monkeypatch.setattr(folder, "create_run", lambda *arguments, **options: raise_cut())
-    with pytest.raises(Cut):  # another one is begun
-        train(source, run, seed=3, **short)
+    run, settings = tmp_path / "run", TrainingSettings(**SMALL)
+    described = training._describe(source, source.read_text(), settings)
+    folder.create_run(run, tfllm.RecurrentLM(5, "rnn", 4), CharTokenizer.train(source.read_text()), described)
+    (run / "checkpoints" / "step-00000001").mkdir()
+    monkeypatch.setattr(training, "Resume", lambda *arguments, **options: raise_cut())
+    for seed, left in ((settings.seed, 1), (3, 0)):
+        with pytest.raises(Cut):
+            train(source, run, force=True, seed=seed)
+        assert len(list((run / "checkpoints").iterdir())) == left
 
 
 @pytest.mark.slow
@@ -278,6 +276,21 @@ def test_a_run_is_never_overwritten_unasked(source, tmp_path):
         )
     assert load_run(tmp_path / "run").tokenizer.vocab_size > 20  # what is refused leaves the old run as it is
     train_run(source, tmp_path / "run", TrainingSettings(**SMALL), force=True, console=Console(file=io.StringIO()))
+
+
+def test_two_trainings_do_not_share_a_folder(source, tmp_path):
+    run = tmp_path / "new" / "run"
+    with (
+        folder.locked(run),
+        pytest.raises(FileExistsError, match=r"out must not be in use; got .*run', in which another process trains"),
+    ):
+        train(source, run, force=True)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileExistsError, match=r"out must be free or a run folder to replace; got .*text\.txt"):
+        train(source, source)
+    with folder.locked(run):  # which the one before has let go
+        (run / "config.json").write_text("{}")
+    assert (run / "config.json").exists()
 
 
 def test_what_is_not_a_run_is_refused(source, tmp_path):

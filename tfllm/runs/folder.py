@@ -11,6 +11,7 @@
 Every file is written beside its place and renamed, so a reader finds a whole one or none. Nothing in it is code.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -19,6 +20,11 @@ import pathlib
 import shutil
 
 import keras
+
+try:
+    import fcntl
+except ImportError:  # on Windows, which cannot lock folders
+    fcntl = None
 
 from tfllm import files
 from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
@@ -38,6 +44,45 @@ class Run:
     model: LanguageModel
     tokenizer: Tokenizer
     training: dict
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Holds the folder of a run, made when missing, against other processes that train; they let go of it when they die.
+
+    Args:
+        path: str or path. What was made of it and is empty at the end is removed.
+
+    Raises:
+        FileExistsError: when another process holds it, or something else than a folder stands there.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_dir():
+        check_free(path)
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    held = None if fcntl is None else os.open(path, os.O_RDONLY)
+    try:
+        if held is not None:
+            _lock(held, path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # a folder with something in it stays
+                for each in missing:
+                    each.rmdir()
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _lock(held, path):
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FileExistsError(f"out must not be in use; got {str(path)!r}, in which another process trains") from error
+    except OSError:
+        pass  # some network file systems lock no folders
 
 
 def create_run(path, model, tokenizer, training, *, force=False):

@@ -64,19 +64,23 @@ def train_run(source, out, settings=None, *, force=False, console=None):
 
     Raises:
         ValueError: on a bad source or setting, one that is not that of the unfinished run, or a loss that is not finite.
-        FileExistsError: when `out` is taken.
+        FileExistsError: when `out` is taken, or another process trains in it.
         SystemExit: with code 143, after SIGTERM.
     """
     settings, console = settings or TrainingSettings(), console or Console()
     with quiet_start():  # several workers are the first to wake TensorFlow here, which then says that there is no GPU
         strategy = make_strategy()
-    is_chief = workers_of(strategy).is_chief
-    if not is_chief:
-        console, begun = Console(quiet=True), None
-    else:
-        begun = folder.read_unfinished(out)
-        if begun is None:
-            folder.check_free(out, force)
+    if not workers_of(strategy).is_chief:
+        return _train(source, out, settings, force, Console(quiet=True), strategy, is_chief=False)
+    with folder.locked(out):
+        return _train(source, out, settings, force, console, strategy, is_chief=True)
+
+
+def _train(source, out, settings, force, console, strategy, *, is_chief):
+    """Does what `train_run` does, in one of its workers."""
+    begun = folder.read_unfinished(out) if is_chief else None
+    if begun is None and is_chief:
+        folder.check_free(out, force)
     text = load_text(source)
     training = _describe(source, text, settings)
     difference = None if begun is None else _find_difference(begun, training, out)
