@@ -105,7 +105,7 @@ def plateau():
 
 def run(folder, data, cuts=(), make=begin_model, callbacks=plateau, **options):
     """Trains until nothing cuts the run off, each time from its beginning; returns all that it ends with, as plain values."""
-    options = {"epochs": 3, "verbose": 0, "validation_data": make_data(shuffle=False)} | options
+    options = {"epochs": 3, "verbose": 0, "validation_data": make_data()} | options  # other rows in every pass
     for cut in [*cuts, None]:
         model, given = make(), callbacks()
         more = [] if cut is None else [CutAt(*cut)]
@@ -591,6 +591,30 @@ def test_a_schedule_s_variable_is_found_however_deep_its_optimizer_is():
     for optimizer in (inner, keras.optimizers.LossScaleOptimizer(inner)):
         optimizer.build(model.trainable_variables)
         assert any(variable is schedule.share for variable in snapshot.variables_of(model, optimizer).values())
+
+
+def test_validation_by_steps_goes_on_with_the_next_rows(tmp_path):
+    def validate(folder, ends):
+        model = begin("still", lambda: make_model(keras.optimizers.SGD(0.0), run_eagerly=True))
+        options = {"steps_per_epoch": 1, "validation_steps": 1, "verbose": 0}
+        for epochs in ends:
+            data = tfllm.data.lm_dataset(IDS[:50], None, 5, 4, seed=3)  # 2 batches a pass
+            more = [] if folder is None else [Resume(tmp_path / folder)]
+            history = model.fit(make_data(), validation_data=data, epochs=epochs, callbacks=more, **options)
+        return history.history["val_loss"]
+
+    whole = validate(None, [3])
+    assert len(set(whole)) == 3  # of other rows each time
+    assert validate("cut", [1, 3]) == whole
+
+
+def test_data_sets_begin_with_any_pass():
+    for options in ({"start_step": 5, "epochs": 2}, {"shuffle": False}, {"epochs": None}):
+        data = tfllm.data.lm_dataset(IDS[:50], None, 5, 4, seed=3, **options)
+        passes = [[ids.tolist() for ids, *_ in data.take(5).as_numpy_iterator()] for _ in range(3)]
+        again = data.from_pass(2)
+        assert [ids.tolist() for ids, *_ in again.take(5).as_numpy_iterator()] == passes[2]
+        assert int(again.cardinality()) == int(data.cardinality())
 
 
 @pytest.mark.parametrize(

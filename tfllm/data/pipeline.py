@@ -96,7 +96,7 @@ def lm_dataset(
     Returns:
         `tf.data.Dataset` of `(inputs int32 [B, T], targets int32 [B, T], weights float32 [B, T])`, all batches of the
         same shape, of known cardinality; with workers, `B / num_workers` rows. Its attribute `from_step(s)` is the endless
-        stream from batch s on.
+        stream from batch s on, `from_pass(p)` the data set whose first pass is pass p.
 
     Raises:
         ValueError: when there are fewer than T + 1 ids, an id is out of the vocabulary, or a number out of its range.

@@ -68,10 +68,10 @@ def with_starts(make, epochs, start_step, change=None, num_workers=1):
         num_workers: int; of several, the batches are one worker's rows, and are marked so that nothing shares them out again.
 
     Returns:
-        `make(epochs, start_step, change)` with two attributes, which what you chain behind a data set does not have:
+        `make(epochs, start_step, change)` with three attributes, which what you chain behind a data set does not have:
         `from_step`, a function of an int s to the endless stream of its batches from batch s on, as `repeat().skip(s)` gives
-        it where no pass was begun before, but at once; and `changed`, a function of a `change` to the data set whose batches
-        go through that as well.
+        it where no pass was begun before, but at once; `from_pass`, a function of an int p to the data set whose first pass is
+        pass p; and `changed`, a function of a `change` to the data set whose batches go through that as well.
     """
 
     def made(epochs, start_step):
@@ -83,6 +83,14 @@ def with_starts(make, epochs, start_step, change=None, num_workers=1):
 
     dataset = made(epochs, start_step)
     dataset.from_step = lambda step: made(None, start_step + step)
+
+    def from_pass(number):
+        first = made(epochs, start_step)
+        if epochs is None:  # there is one pass
+            return first
+        return made(epochs, start_step + number * int(first.cardinality()))
+
+    dataset.from_pass = from_pass
 
     def changed(more):
         both = more if change is None else lambda epoch, *batch: more(epoch, *change(epoch, *batch))

@@ -343,7 +343,10 @@ class Resume(keras.callbacks.Callback):
     file, in which epochs that ended after the last save then stand twice; those of `HistoryFile` stand once.
 
     In `fit`, the data set is then one stream that is repeated; a look at it before counts for nothing where it is of this
-    package. An epoch has `steps_per_epoch` steps, or as many as the data set has batches. `epochs` may be raised later.
+    package. The same holds for `validation_data`: every validation takes the next pass of `lm_dataset` and its like; any other
+    must be the same in every pass.
+
+    An epoch has `steps_per_epoch` steps, or as many as the data set has batches. `epochs` may be raised later.
 
     Args:
         directory: str or path, the run's own.
@@ -457,6 +460,8 @@ def resuming(model, x, args, kwargs):
         resume.in_fit = True
         try:
             rest = {"callbacks": run, "steps_per_epoch": steps, "initial_epoch": run.initial_epoch}
+            if hasattr(arguments.get("validation_data"), "from_pass"):
+                rest["validation_data"] = arguments["validation_data"].from_pass(run.validations)
             yield stream_from(x, run.step), (), arguments | rest
         finally:
             resume.in_fit = False
@@ -478,6 +483,7 @@ class _ResumedRun(keras.callbacks.CallbackList):
         step: int, steps done in all.
         epoch, done: int, the epoch and the steps done in it.
         over: bool, whether its last step is done, but not its validation.
+        validations: int, those done in all.
     """
 
     def __init__(self, resume, checkpoints, steps, arguments):
@@ -495,6 +501,7 @@ class _ResumedRun(keras.callbacks.CallbackList):
         self.step, self.recalled = checkpoints.restore(), checkpoints.values
         values = self.recalled or {"epoch": 0, "done": 0, "over": False, "stop": False, "steps": steps, "logs": {}}
         self.epoch, self.done, self.over, self.logs = (values[name] for name in ("epoch", "done", "over", "logs"))
+        self.validations = values.get("validations", 0)
         place, at_once = f"as the checkpoints of {str(checkpoints.directory)!r} have it", self.model.steps_per_execution
         if values["steps"] != steps:
             raise ValueError(f"steps_per_epoch must be {values['steps']}, {place}; got {steps}")
@@ -551,6 +558,10 @@ class _ResumedRun(keras.callbacks.CallbackList):
             snapshot.write_variables(self._metric_variables(), self.metrics_then)
             self._save()
 
+    def on_test_end(self, logs=None):
+        super().on_test_end(logs)
+        self.validations += 1
+
     def on_epoch_end(self, epoch, logs=None):
         if isinstance(self.model.stop_training, _EndOfEpoch):
             self.model.stop_training = False
@@ -592,6 +603,7 @@ class _ResumedRun(keras.callbacks.CallbackList):
             epoch=self.epoch,
             done=self.done,
             over=self.over,
+            validations=self.validations,
             stop=bool(stopped) and not isinstance(stopped, _EndOfEpoch),
             steps=self.steps,
             logs=self.logs,
