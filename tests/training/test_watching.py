@@ -12,7 +12,7 @@ import tensorflow as tf
 from matplotlib.image import imread
 
 import tfllm
-from tfllm.training import HistoryFile, LivePicture, Resume, TensorBoard, Throughput, forecast, watching
+from tfllm.training import HistoryFile, LivePicture, Resume, TensorBoard, Throughput, Workers, forecast, watching
 from tfllm.training.curves import ForecastLine, draw_curves
 
 IDS = np.random.default_rng(0).integers(0, 17, 90)  # 4 batches of 4 rows of 5 targets
@@ -161,6 +161,15 @@ def test_tensorboard_files_hold_scalars_histograms_samples_and_a_profile(tmp_pat
     assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
 
 
+def test_the_chief_of_several_workers_alone_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "workers_of", lambda strategy: Workers(("a:1", "b:1"), 1))
+    history, board = HistoryFile(tmp_path / "h.csv"), TensorBoard(tmp_path, histograms=1, profile=(0, 0))
+    picture = LivePicture(tmp_path / "curves.png", every_seconds=0)
+    make_model().fit(make_data().take(1), verbose=0, callbacks=[history, picture, board])
+    assert not list(tmp_path.iterdir())
+    assert history.columns()["step"] == picture.columns()["step"] == [1]
+
+
 def test_a_histogram_by_hand():
     expected = [[0, 2, 2], [2, 4, 1]]
     np.testing.assert_allclose(watching._histogram(np.array([0.0, 1.0, 4.0, np.nan, np.inf]), 2), expected)
@@ -174,7 +183,8 @@ class Notebook:
         self.figures, self.updates = [], []
         shell = types.SimpleNamespace(kernel=None)
         display = types.SimpleNamespace(display=self.display)
-        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
+        ipython = types.SimpleNamespace(get_ipython=lambda: shell, display=display, version_info=(9, 0))
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
 
     def display(self, figure, display_id):
         self.figures.append(figure)

@@ -2,7 +2,8 @@
 
 They read the device once an epoch, `Throughput` also about once a second, none of them once a step. (Keras itself
 waits for the loss of every call of the train function, which `steps_per_execution` makes fewer of.) What they remember is
-kept by `Resume`, so that files and pictures of a run that was killed go on where they were.
+kept by `Resume`, so that files and pictures of a run that was killed go on where they were. Of several workers the chief alone
+writes and draws.
 """
 
 import csv
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from tfllm import files
 from tfllm.training.curves import draw_curves
+from tfllm.training.distribution import strategy_of, workers_of
 from tfllm.training.metrics import WeightedMean
 
 
@@ -113,7 +115,8 @@ class _Rows(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "step": _steps_done(self.model)}
         self.rows.append(row | {name: float(value) for name, value in logs.items()} | {"learning_rate": rate})
-        self.show()
+        if _writes(self.model):
+            self.show()
 
     def columns(self):
         """Returns dict of equally long lists, NaN where a row has no value."""
@@ -200,7 +203,7 @@ class LivePicture(_Rows):
         self._shown, self._due = None, 0.0
 
     def on_train_end(self, logs=None):
-        if self.rows:
+        if self.rows and _writes(self.model):
             self._redraw(last=True)
 
     def show(self):
@@ -277,7 +280,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._first_batch, self._before = None, None
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.profile is None or self._profiled:
+        if self.profile is None or self._profiled or not _writes(self.model):
             return
         if self._before is None:  # one look at the device an epoch
             self._first_batch, self._before = batch, _steps_done(self.model)
@@ -294,6 +297,8 @@ class TensorBoard(keras.callbacks.Callback):
         scalars = {name: float(value) for name, value in logs.items()} | {"learning_rate": rate}
         if hasattr(self.model, "skipped_steps"):
             scalars["skipped_steps"] = float(self.model.skipped_steps.counts.numpy()[0])
+        if not _writes(self.model):
+            return
         for name, value in scalars.items():
             part = "validation" if name.startswith("val_") else "train"
             self._write(part, "scalars", name.removeprefix("val_"), np.float32(value), step)
@@ -352,6 +357,11 @@ def _in_a_folder(path):
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must lie in a folder that exists; got {str(path)!r}")
     return path
+
+
+def _writes(model):
+    """Says whether this process is the one that writes, of those that train a model."""
+    return workers_of(strategy_of(model.trainable_variables)).is_chief
 
 
 def _steps_done(model):
