@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfllm.training import forecast
 from tfllm.training.forecast_callback import schedule_of
 from tfllm.training.forecast_laws import LAWS, Momentum, MultiPower, grid_of, loss_of, make_plan, warmup_of
+from tfllm.training.plateau import Plateau
 from tfllm.training.schedules import Cosine, Linear, WarmupStableDecay, learning_rates
 from tfllm.training.update_rules import Lookahead
 
@@ -310,10 +311,11 @@ def test_a_resumed_callback_forecasts_exactly_what_an_undisturbed_one_does():
     losses = law_of(TRUTH).predict(rates)
 
     def drive(callback, epochs):
-        optimizer = types.SimpleNamespace(iterations=0)
+        optimizer = types.SimpleNamespace(iterations=0, learning_rate=rates[0])
         callback.set_model(types.SimpleNamespace(optimizer=optimizer, stop_training=False))
         for epoch in epochs:
             optimizer.iterations = 20 * (epoch + 1)
+            optimizer.learning_rate = rates[min(optimizer.iterations, steps - 1)]
             loss = float(losses[optimizer.iterations - 1])
             logs = {"loss": loss, "val_loss": loss}
             callback.on_epoch_end(epoch, logs)
@@ -368,6 +370,39 @@ def test_the_callback_bears_an_epoch_without_a_step():
     callback.model.optimizer.iterations.assign(20)
     callback.on_epoch_end(1, logs)
     assert "at least 8 losses measured after the warm-up; got 1" in callback.reason
+
+
+def test_the_callback_gives_no_forecast_of_rates_that_the_losses_decide():
+    def drive(callback, optimizer, losses, change=lambda epoch: None):
+        callback.set_model(types.SimpleNamespace(optimizer=optimizer, stop_training=False))
+        callback.on_train_begin()
+        for epoch, loss in enumerate(losses):
+            optimizer.iterations.assign(10 * epoch + 10)
+            logs = {"loss": loss, "val_loss": loss}
+            change(epoch)
+            callback.on_epoch_end(epoch, logs)
+        return logs["final_loss"]
+
+    fall = (2 + np.arange(10.0, 110, 10) ** -0.5).tolist()
+    known = forecast.LossForecast(200)
+    assert np.isfinite(drive(known, keras.optimizers.SGD(PEAK), fall))
+    plateau = forecast.LossForecast(200)
+    assert np.isnan(drive(plateau, keras.optimizers.SGD(Plateau(PEAK)), fall))
+    assert "must be known ahead; got a Plateau" in plateau.reason
+    lowered, optimizer = forecast.LossForecast(200), keras.optimizers.SGD(PEAK)  # as Keras's ReduceLROnPlateau does
+
+    def reduce(epoch):
+        if epoch == 9:
+            optimizer.learning_rate = PEAK / 2
+
+    assert np.isnan(drive(lowered, optimizer, fall, reduce))
+    assert lowered.reason.endswith("got 0.001 for the step after 99, and the optimizer has 0.0005")
+    set_late, optimizer = forecast.LossForecast(200, np.linspace(2, 1, 200) * PEAK), keras.optimizers.SGD(PEAK)
+
+    def follow(epoch):  # as a callback does that sets the rate when a step begins
+        optimizer.learning_rate = set_late.learning_rates[10 * epoch + 9]
+
+    assert np.isfinite(drive(set_late, optimizer, fall, follow))
 
 
 @pytest.mark.parametrize("wrap", [Lookahead, lambda inner: keras.optimizers.LossScaleOptimizer(Lookahead(inner))])

@@ -11,6 +11,7 @@ from tfllm.training.forecast_fit import Curve, Forecast, NoForecast, check_rates
 from tfllm.training.forecast_laws import warmup_of
 from tfllm.training.forecast_rules import check_best, check_gap, ends_above
 from tfllm.training.optimizers import innermost
+from tfllm.training.plateau import Plateau
 from tfllm.training.schedules import Schedule
 from tfllm.training.schedules import learning_rates as rates_of
 
@@ -77,8 +78,10 @@ class LossForecast(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._points and self._step() < self._points[-1][0]:  # another run, not the next epochs of the last one
             self._begin()
-        if self.learning_rates is None:
-            self.learning_rates = schedule_of(self.model.optimizer, self.steps)
+        try:
+            self._ask_rates()
+        except NoForecast as error:
+            self.reason = str(error)
 
     def on_epoch_end(self, epoch, logs=None):
         step = self._step()
@@ -90,7 +93,7 @@ class LossForecast(keras.callbacks.Callback):
             self.reason = "no step was taken yet"
         elif self.monitor in logs:
             self._add(step, logs)
-            self._forecast()
+            self._forecast(step)
         elif not self.monitor.startswith("val_"):
             raise ValueError(f"monitor must be one of the logs {sorted(logs)}; got {self.monitor!r}")
         elif not self._points:
@@ -141,10 +144,26 @@ class LossForecast(keras.callbacks.Callback):
         if "val_loss" in logs and "loss" in logs:
             self._both.append((float(logs["loss"]), float(logs["val_loss"])))
 
-    def _forecast(self):
-        if len(self._points) < _GROWTH * len(self._used):
-            return
+    def _ask_rates(self):
+        if self.learning_rates is None:
+            self.learning_rates = schedule_of(self.model.optimizer, self.steps)
+
+    def _check_rate(self, step):
+        """Refuses a run whose optimizer has another rate than the schedule: a callback changed it."""
+        # A schedule has the next step's rate already, a callback may set that only when the step begins.
+        expected, rate = self.learning_rates[step : step + 2], float(self.model.optimizer.learning_rate)
+        if len(expected) == 2 and not np.isclose(expected, rate, 1e-3, 1e-6 * np.max(self.learning_rates)).any():
+            raise NoForecast(
+                f"learning_rates must be those that the optimizer takes; got {expected[1]:.3g} for the step after {step}, "
+                f"and the optimizer has {rate:.3g}"
+            )
+
+    def _forecast(self, step):
         try:
+            self._ask_rates()
+            self._check_rate(step)
+            if len(self._points) < _GROWTH * len(self._used):
+                return
             if self._both and self.monitor == "val_loss":
                 check_gap(*zip(*self._both, strict=True), self.passes)
             found = self._fit(self._points)
@@ -165,9 +184,15 @@ class LossForecast(keras.callbacks.Callback):
 
 
 def schedule_of(optimizer, steps):
-    """Returns float64 [steps], the rates that a Keras optimizer will take; the present one throughout without a schedule."""
+    """Returns float64 [steps], the rates that a Keras optimizer will take; the present one throughout without a schedule.
+
+    Raises:
+        NoForecast: when the schedule is a `Plateau`, whose rates nobody knows ahead.
+    """
     inner = innermost(optimizer)
     schedule = getattr(inner, "_learning_rate", None)
+    if isinstance(schedule, Plateau):
+        raise NoForecast("learning_rates must be known ahead; got a Plateau, which waits for the losses to come")
     if isinstance(schedule, Schedule):
         return rates_of(schedule, steps)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):  # which takes one step at a time
