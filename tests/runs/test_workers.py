@@ -97,7 +97,8 @@ def test_the_chief_decides_whether_a_run_ended_well(tmp_path):
     assert run(tmp_path, "sys.exit(index)")[0] == 0
 
 
-def test_signals_are_for_the_chief_to_answer(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_for_the_chief_to_answer(tmp_path, number):
     """As in a program whose chief saves at SIGTERM; the other worker would not leave by itself."""
     body = """
 def leave(number, frame):
@@ -111,13 +112,14 @@ wait_for("never")
     def ask():
         while not all((tmp_path / f"ready{index}").exists() for index in range(2)):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-    asking = threading.Thread(target=ask)
+    asking, earlier = threading.Thread(target=ask), signal.signal(number, signal.SIG_DFL)  # `nohup` ignores SIGHUP
     asking.start()
     code, told, lives = run(tmp_path, body)
     asking.join()
-    assert (code, told, lives) == (128 + signal.SIGTERM, [], [1, 1])
+    signal.signal(number, earlier)
+    assert (code, told, lives) == (128 + number, [], [1, 1])
     assert (tmp_path / "saved").exists()
     assert not (tmp_path / "heard").exists()
 

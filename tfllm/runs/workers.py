@@ -23,6 +23,7 @@ import threading
 _BAD_INPUT = 2  # how `tfllm` leaves after bad input, which another start would not mend
 _SHOWN_LINES = 20  # of what a worker wrote before it died
 _PATIENCE = 30.0  # seconds that the other workers have to leave when the chief has ended well
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 _GRACE = 2.0  # seconds in which the end of a chief is known that another worker saw
 
 
@@ -32,7 +33,8 @@ def run_workers(command, num_workers, *, max_restarts=3, tell=None):
     Every process finds in its environment a `TF_CONFIG` with free ports of this machine, its share of the cores, and in
     `TFLLM_RESTART` how often all were started again. The first, the chief, writes to this process's output; what the others
     write is shown when they die. SIGTERM and SIGINT are passed on to the chief, which saves (`training.Resume` does so at
-    SIGTERM) and leaves, and then the others are ended.
+    SIGTERM) and leaves, and then the others are ended. SIGHUP, when a terminal is closed, reaches it as SIGTERM, unless it is
+    ignored, as under `nohup`.
 
     Args:
         command: list of str, a program and its arguments, the same for all; it goes on from its last checkpoint by itself.
@@ -124,10 +126,11 @@ def _watch(processes, logs, events):
         except queue.Empty:
             break  # the chief has ended well, and with it the run
         if isinstance(event, int):
-            if stopped is not None:
+            if stopped is None:
+                processes[0].send_signal(signal.SIGTERM if event == _HANGUP else event)
+                stopped = event
+            elif event != _HANGUP:  # which a terminal may send more than once
                 break  # asked twice, it does not wait
-            stopped = event
-            processes[0].send_signal(event)
             continue
         process, index = event
         if process not in processes:
@@ -167,7 +170,8 @@ def _signals():
     """Yields a queue that signals arrive in; outside the main thread, which alone can handle signals, none do."""
     events, earlier = queue.SimpleQueue(), {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+        hangup = () if _HANGUP is None or signal.getsignal(_HANGUP) == signal.SIG_IGN else (_HANGUP,)
+        for number in (signal.SIGTERM, signal.SIGINT, *hangup):
             earlier[number] = signal.signal(number, lambda number, frame: events.put(int(number)))
     try:
         yield events
