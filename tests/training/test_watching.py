@@ -161,6 +161,18 @@ def test_tensorboard_files_hold_scalars_histograms_samples_and_a_profile(tmp_pat
     assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
 
 
+def test_a_profile_is_taken_after_a_fit_that_was_interrupted_in_one(tmp_path):
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    model, data = make_model(), make_data().take(1)
+    cut = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, verbose=0, callbacks=[TensorBoard(tmp_path / "cut", profile=(0, 9)), cut])
+    model.fit(data, verbose=0, callbacks=[TensorBoard(tmp_path, profile=(1, 9))])
+    assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
+
+
 def test_the_chief_of_several_workers_alone_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "workers_of", lambda strategy: Workers(("a:1", "b:1"), 1))
     history, board = HistoryFile(tmp_path / "h.csv"), TensorBoard(tmp_path, histograms=1, profile=(0, 0))

@@ -288,8 +288,7 @@ class TensorBoard(keras.callbacks.Callback):
         if self._profiling and step > self.profile[1]:
             self._stop_profile()
         elif not self._profiling and self.profile[0] <= step <= self.profile[1]:
-            tf.profiler.experimental.start(str(self.directory / "train"))
-            self._profiling = True
+            self._start_profile()
 
     def on_epoch_end(self, epoch, logs=None):
         step = _steps_done(self.model)
@@ -316,6 +315,15 @@ class TensorBoard(keras.callbacks.Callback):
             self._stop_profile()
         for writer in self._writers.values():
             writer.close()
+
+    def _start_profile(self):
+        directory = str(self.directory / "train")
+        try:
+            tf.profiler.experimental.start(directory)
+        except tf.errors.AlreadyExistsError:  # of a fit that was interrupted, which ends without `on_train_end`
+            tf.profiler.experimental.stop(save=False)
+            tf.profiler.experimental.start(directory)
+        self._profiling = True
 
     def _stop_profile(self):
         tf.profiler.experimental.stop()
