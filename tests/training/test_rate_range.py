@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import make_model
 
 from tfllm.picture import Picture
-from tfllm.training import find_rate_range
+from tfllm.training import Cosine, Lookahead, find_rate_range
 
 
 class Valley(keras.Model):
@@ -21,6 +21,11 @@ class Valley(keras.Model):
 
 def valley_loss(model, batch, training=True):
     return {"loss": (1 + 4 * (model.weight - batch[0]) ** 2, tf.ones([]))}
+
+
+def still_loss(model, batch, training=True):
+    """Shows the weight, whose gradient is 0."""
+    return {"loss": (1 + tf.stop_gradient(model.weight.value) + 0 * model.weight, tf.ones([]))}
 
 
 DATA = [tf.constant([x]) for x in (2.9, 3.0, 3.1)]
@@ -51,6 +56,32 @@ def test_the_rate_beyond_which_descent_diverges_is_found(jit_compile):
         weight -= rate * 8 * (weight - x)
     np.testing.assert_allclose(found.losses[:100], expected[:100], rtol=1e-4)
     assert float(model.weight) == 0.0
+
+
+def test_optimizers_inside_of_others_take_the_rates_and_keep_their_settings():
+    def find(optimizer):
+        settings = {"lowest": 1e-4, "highest": 0.1, "steps": 12, "loss_fn": valley_loss, "clip_norm": None}
+        return find_rate_range(Valley(), DATA, optimizer, **settings).losses
+
+    schedule = Cosine(5.0, 40)
+    plain = find(keras.optimizers.SGD(schedule))
+    np.testing.assert_allclose(find(Lookahead(keras.optimizers.SGD(schedule), share=1.0)), plain)
+    half = find(Lookahead(keras.optimizers.SGD(schedule), period=3, share=0.5))
+    np.testing.assert_allclose(half[:3], plain[:3])
+    assert half[3] > plain[3]  # it went back by half
+    scaled = find(keras.optimizers.LossScaleOptimizer(Lookahead(keras.optimizers.SGD(schedule), period=3)))
+    np.testing.assert_allclose(scaled, half, rtol=1e-5)
+
+
+def test_what_is_spared_from_decay_stays_spared():
+    model = Valley()
+    settings = {"lowest": 0.1, "highest": 1.0, "steps": 10, "loss_fn": still_loss, "clip_norm": None}
+    for spared, fixed in (([model.weight], True), ([], False)):
+        optimizer = keras.optimizers.SGD(1.0, weight_decay=0.1)
+        optimizer.exclude_from_weight_decay(var_list=spared)
+        model.weight.assign(1.0)
+        losses = find_rate_range(model, DATA, optimizer, **settings).losses
+        assert (losses == losses[0]).all() == fixed
 
 
 def test_a_model_gets_all_its_weights_back_and_the_picture_is_one():

@@ -9,6 +9,7 @@ import numpy as np
 from tfllm.picture import Picture
 from tfllm.training.losses import lm_loss
 from tfllm.training.step import make_train_step
+from tfllm.training.update_rules import Lookahead
 
 _DIVERGED = 4.0  # times the lowest loss so far
 
@@ -89,8 +90,7 @@ def find_rate_range(
         raise ValueError(f"steps must be an int of at least 10; got {steps!r}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing must lie in [0, 1); got {smoothing}")
-    kind, config = (keras.optimizers.AdamW, {}) if optimizer is None else (type(optimizer), optimizer.get_config())
-    optimizer = kind.from_config(config | {"learning_rate": lowest})
+    optimizer = _renew(keras.optimizers.AdamW() if optimizer is None else optimizer, model, lowest)
     before = [weight.numpy() for weight in model.variables]
     step = make_train_step(
         model, optimizer, loss_fn, clip_norm=clip_norm, max_skipped=steps + 1, jit_compile=jit_compile
@@ -119,3 +119,16 @@ def find_rate_range(
     lowest_at = int(np.argmin(smooth))
     fall = np.gradient(smooth)[: max(lowest_at, 1)]
     return RateRange(rates, np.array(losses), smooth, float(rates[int(np.argmin(fall))]), float(rates[lowest_at]))
+
+
+def _renew(optimizer, model, rate):
+    """Returns an optimizer of the same settings without its state, at a constant rate; those around one hold a new one."""
+    config = optimizer.get_config()
+    if isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, Lookahead)):
+        name = "optimizer" if isinstance(optimizer, Lookahead) else "inner_optimizer"
+        del config[name]
+        return type(optimizer)(_renew(getattr(optimizer, name), model, rate), **config)
+    new = type(optimizer).from_config(config | {"learning_rate": rate})
+    spared = [weight for weight in model.trainable_variables if not optimizer._use_weight_decay(weight)]
+    new.exclude_from_weight_decay(var_list=spared)  # which the settings lack
+    return new
