@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import zipfile
 
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +63,9 @@ def test_precisions(machine, bfloat16, float16, note):
         (A100, recurrent, "cuDNN recurrent layers", True, "LSTM and GRU in training"),
         (A100, lambda: recurrent("rnn"), "cuDNN recurrent layers", False, "LSTM and GRU alone"),
         (A100, transformer, "cuDNN recurrent layers", False, "no recurrent layers"),
+        (NEW, recurrent, "recurrence with a gradient of its own", True, "RNN, LSTM and GRU in training"),
+        (NEW, transformer, "recurrence with a gradient of its own", False, "no recurrent layers"),
+        (A100, recurrent, "recurrence with a gradient of its own", False, "on processors alone"),
         (NEW, None, "TF32", False, "there is no GPU"),
         (T4, None, "TF32", False, "from compute capability 8.0 on"),
         (A100, None, "TF32", True, "10 bits"),
@@ -127,6 +131,26 @@ def test_a_checkout_that_was_never_installed_is_no_illness(monkeypatch):
     assert "what it requires is not known" in str(report)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.keras", "nothing.keras', which does not exist"),
+        ("nothing", "nothing', which does not exist"),
+        ("junk.keras", "junk.keras', which is no zip archive"),
+        ("other.keras", "model must be a .keras file that is whole; got "),
+    ],
+)
+def test_the_doctor_says_in_one_sentence_what_it_cannot_look_at(tmp_path, name, message):
+    (tmp_path / "junk.keras").write_text("junk")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("config.json", "{")
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", "")
+    found = CliRunner().invoke(app, ["doctor", str(tmp_path / name)])
+    assert (found.exit_code, found.stderr.count("\n")) == (2, 1), found.stderr
+    assert message in found.stderr
+
+
 def test_the_doctor_looks_at_a_model_in_a_run_folder_and_in_a_keras_file(tmp_path):
     model = recurrent()
     create_run(tmp_path / "run", model, tfllm.CharTokenizer.train("abcdefg"), {})
@@ -139,8 +163,5 @@ def test_the_doctor_looks_at_a_model_in_a_run_folder_and_in_a_keras_file(tmp_pat
         assert f"RecurrentLM, {weights} weights that are trained" in result.output
         assert "no   XLA in training" in result.output
         assert "tokens/s at most" in result.output
-    nothing = CliRunner().invoke(app, ["doctor", str(tmp_path / "nothing.keras")])
-    assert nothing.exit_code == 2
-    assert "which does not exist" in nothing.stderr
     with pytest.raises(ValueError, match="model must be a LanguageModel or a path; got int"):
         doctor(3)

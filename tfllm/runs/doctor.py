@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 import time
+import zipfile
 
 import keras
 import tensorflow as tf
@@ -182,6 +183,7 @@ def fast_paths(machine, model=None):
         ),
         Finding("fast paths", "oneDNN", onednn or "products on the processor, in the graph", machine.onednn),
         _cudnn(machine, model, recurrent),
+        _recurrence(machine, model, recurrent),
         _tf32(machine, capability),
         Finding(
             "fast paths",
@@ -210,6 +212,19 @@ def _cudnn(machine, model, recurrent):
     else:
         note, good = "LSTM and GRU in training, on rows that are not packed, without jit_compile", True
     return Finding("fast paths", "cuDNN recurrent layers", note, good)
+
+
+def _recurrence(machine, model, recurrent):
+    if machine.gpus:
+        note, good = "on processors alone", False
+    elif model is not None and not recurrent:
+        note, good = "the model has no recurrent layers", False
+    else:
+        note, good = (
+            "RNN, LSTM and GRU in training: all products that wait for no state are made for all steps at once",
+            True,
+        )
+    return Finding("fast paths", "recurrence with a gradient of its own", note, good)
 
 
 def _tf32(machine, capability):
@@ -353,14 +368,18 @@ def _fastest(function):
 
 
 def _load(path):
+    if not path.exists():
+        raise ValueError(f"model must be a run folder or a .keras file; got {str(path)!r}, which does not exist")
     if path.suffix != ".keras":
         return load_run(path).model
-    if not path.is_file():
-        raise ValueError(f"model must be a run folder or a .keras file; got {str(path)!r}, which does not exist")
+    whole = f"model must be a .keras file that is whole; got {str(path)!r}"
+    if not zipfile.is_zipfile(path):  # of which Keras says that it was not found
+        raise ValueError(f"{whole}, which is no zip archive")
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"model must be a .keras file that is whole; got {str(path)!r}: {error}") from error
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{whole}: {reason}") from error
 
 
 def _requirements():
