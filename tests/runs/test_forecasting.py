@@ -25,10 +25,10 @@ def losses_of(rates):
     return 1.2 + 3 * np.cumsum(rates) ** -0.5 - 0.2 * np.array(gains)
 
 
-def make_run(path, steps, every=50, until=None, **changes):
+def make_run(path, steps, every=50, until=None, settings=None, **changes):
     """Writes the two files that a forecast reads."""
     path.mkdir()
-    training = {"steps": steps, "learning_rate": 2e-3}
+    training = {"steps": steps, "learning_rate": 2e-3} | (settings or {})
     (path / "config.json").write_text(json.dumps({"tfllm": "0", "model": {}, "training": training}))
     rates = _rates(training)
     losses, done = losses_of(rates), np.arange(every, (until or steps) + 1, every)
@@ -97,6 +97,27 @@ def test_the_command_writes_the_picture(tmp_path):
         f"error: out must be free unless force is given; got '{run / 'forecast.png'}'\n",
     )
     assert invoke(run, "--out", run / "forecast.png", "--force")[0] == 0
+
+
+def test_runs_that_are_not_alike_teach_nothing(tmp_path):
+    shared = {"model": "lstm", "dim": 64, "num_heads": 4, "source": "a.txt", "source_sha256": "ab", "batch_size": 16}
+    first = make_run(tmp_path / "first", 1000, settings=shared)
+    for number, (change, message) in enumerate(
+        [
+            ({"model": "gru"}, "have the same model; got 'lstm' in "),
+            ({"dim": 128}, "have the same dim; got 64 in "),
+            ({"batch_size": 8}, "have the same batch_size; got 16 in "),
+            ({"source_sha256": "cd"}, "be trained on one text; got "),
+        ]
+    ):
+        other = make_run(tmp_path / f"other{number}", 1000, settings=shared | change)
+        code, _, error = invoke(first, other)
+        assert (code, error.count("\n")) == (2, 1)
+        assert error.startswith(f"error: runs must {message}")
+        assert str(other) in error
+    heads = make_run(tmp_path / "heads", 1000, settings=shared | {"num_heads": 8})  # which an LSTM has none of
+    early = make_run(tmp_path / "early", 1000)  # of a version that wrote down less
+    assert len(forecast_runs([first, heads, early], law="momentum").curves) == 3
 
 
 def test_runs_that_cannot_be_forecast_are_refused_in_one_sentence(tmp_path):

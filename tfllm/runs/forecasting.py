@@ -15,6 +15,20 @@ from tfllm.runs.settings import make_run_schedule
 from tfllm.training import forecast, learning_rates
 from tfllm.training.curves import ForecastLine
 
+# What the loss depends on but for the rates and the steps.
+_ALIKE = (
+    "model",
+    "dim",
+    "num_layers",
+    "num_heads",
+    "dropout",
+    "tokenizer",
+    "vocab_size",
+    "source_sha256",
+    "validation",
+)
+_ALIKE += ("sequence_length", "batch_size", "optimizer", "lookahead", "weight_decay", "average")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunForecast:
@@ -65,12 +79,15 @@ def forecast_runs(runs, *, until=None, steps=None, law="multi_power", interval=0
         `RunForecast`.
 
     Raises:
-        ValueError: when a folder is no run, its history is damaged, or an argument is out of range.
+        ValueError: when a folder is no run, its history is damaged, another run is not like the first, or an argument is out
+            of range.
         forecast.NoForecast: when the law does not hold for the runs.
     """
     paths = [pathlib.Path(run) for run in runs]
     read = [_read(path) for path in paths]
     curves, (_, training) = [curve for curve, _ in read], read[0]
+    for path, (_, other) in zip(paths[1:], read[1:], strict=True):
+        _check_alike(training, other, paths[0], path)
     if steps is not None and steps < 2:
         raise ValueError(f"steps must be at least 2; got {steps}")
     used = curves[0]
@@ -171,6 +188,23 @@ def _read(path):
         )
     forecast.check_gap(table["loss"], table["val_loss"])
     return forecast.Curve(rates, steps, table["val_loss"]), training
+
+
+def _check_alike(first, other, path, other_path):
+    """Refuses a run that tells nothing of the first one; settings that an earlier version did not know are left out."""
+    names = [name for name in _ALIKE if name in first and name in other]
+    unused = {"num_heads": first.get("model") != "transformer", "vocab_size": first.get("tokenizer") != "bpe"}
+    for name in names:
+        if first[name] != other[name] and not unused.get(name):
+            if name == "source_sha256":
+                raise ValueError(
+                    f"runs must be trained on one text; got {str(path)!r} on that of {first.get('source')!r}, and "
+                    f"{str(other_path)!r} on another one of {other.get('source')!r}"
+                )
+            raise ValueError(
+                f"runs must have the same {name}; got {first[name]!r} in {str(path)!r} and {other[name]!r} in "
+                f"{str(other_path)!r}"
+            )
 
 
 def _rates(training):
