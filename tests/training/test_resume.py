@@ -366,10 +366,10 @@ def test_restoring_waits_for_the_write_under_way(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", slow_disk)
     with small(tmp_path) as checkpoints:
-        checkpoints.save(10)
+        checkpoints.save(10, told=1)
         wait = checkpoints.wait
         monkeypatch.setattr(checkpoints, "wait", lambda: (may_write.set(), wait()))
-        assert checkpoints.restore() == 10
+        assert checkpoints.restore() == 10 and checkpoints.values == {"told": 1}
 
 
 def test_another_run_is_refused(tmp_path):
