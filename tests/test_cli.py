@@ -139,12 +139,13 @@ def test_bad_input_gives_one_sentence_and_exit_code_2(place, tmp_path, monkeypat
     assert not (tmp_path / "x").exists()
 
 
-def test_ctrl_c_is_no_traceback(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("said", "shown"), [((), "stopped\n"), (("goes on",), "stopped: goes on\n")])
+def test_ctrl_c_is_no_traceback(tmp_path, monkeypatch, said, shown):
     def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*said)
 
     monkeypatch.setattr("tfllm.cli.train_run", interrupt)
-    assert invoke("train", "shakespeare", "--out", tmp_path / "run")[::2] == (130, "stopped\n")
+    assert invoke("train", "shakespeare", "--out", tmp_path / "run")[::2] == (130, shown)
 
 
 def test_python_m_tfllm_is_the_same(tmp_path):

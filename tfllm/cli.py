@@ -89,7 +89,7 @@ def _plain_errors(command):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            print("stopped", file=sys.stderr)
+            print(": ".join(["stopped", *map(str, error.args)]), file=sys.stderr)
             raise typer.Exit(130) from error
 
     return wrapped

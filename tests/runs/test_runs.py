@@ -111,7 +111,7 @@ def test_an_interrupted_training_leaves_whole_files(source, tmp_path, monkeypatc
         return draw_curves(*arguments, **options)
 
     monkeypatch.setattr(training, "draw_curves", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^the same training goes on after step 4$"):
         train(source, tmp_path / "run")
     assert np.isfinite(load_run(tmp_path / "run").model(np.array([[1, 2]]))).all()
     assert not [file for file in (tmp_path / "run").iterdir() if "partial" in file.name]

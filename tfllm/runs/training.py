@@ -36,6 +36,7 @@ from tfllm.training import (
     make_strategy,
     workers_of,
 )
+from tfllm.training.checkpoint import list_steps
 from tfllm.training.curves import draw_curves
 
 _INTERIM_TOKENS = (
@@ -66,6 +67,7 @@ def train_run(source, out, settings=None, *, force=False, console=None):
         ValueError: on a bad source or setting, one that is not that of the unfinished run, or a loss that is not finite.
         FileExistsError: when `out` is taken, or another process trains in it.
         SystemExit: with code 143, after SIGTERM.
+        KeyboardInterrupt: after Ctrl-C, with the step after which the same training goes on.
     """
     settings, console = settings or TrainingSettings(), console or Console()
     with quiet_start():  # several workers are the first to wake TensorFlow here, which then says that there is no GPU
@@ -141,6 +143,11 @@ def _train(source, out, settings, force, console, strategy, *, is_chief):
             )
         except FloatingPointError as error:
             raise ValueError(diverged) from error
+        except KeyboardInterrupt as error:
+            steps = list_steps(path / folder.CHECKPOINTS)
+            if not steps:
+                raise
+            raise KeyboardInterrupt(f"the same training goes on after step {steps[-1]:,}") from error
     if not is_chief:
         return None
     model.load_weights(path / folder.WEIGHTS)
