@@ -107,6 +107,8 @@ def test_demo(tmp_path):
             ["train", "shakespeare", "--out", "x", "--warmup-steps", "1500"],
             "warmup_steps must lie in [0, 1500), below the",
         ),
+        (["train", "{text}", "--out", "x", "--workers", "0"], "--workers must be at least 1; got 0"),
+        (["train", "{text}", "--out", "x", "--max-restarts", "-1"], "--max-restarts must be at least 0; got -1"),
         (["train", "{text}", "--out", "{run}"], "out must be free unless force is given"),
         (["generate", "{run}", "a", "--regex", "("], "pattern must"),
         (["generate", "{run}", "a", "--strategy", "best"], "strategy must be"),

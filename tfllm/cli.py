@@ -166,6 +166,9 @@ def train(
     """
     given = dict(locals())
     settings = TrainingSettings(**{field.name: given[field.name] for field in dataclasses.fields(TrainingSettings)})
+    for option, value, least in (("--workers", workers, 1), ("--max-restarts", max_restarts, 0)):
+        if value < least:
+            raise ValueError(f"{option} must be at least {least}; got {value}")
     if workers != 1 and not read_workers().addresses:
         if workers > batch_size:
             raise ValueError(f"--workers must be at most batch_size={batch_size}, the rows to share; got {workers}")
