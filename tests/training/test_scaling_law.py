@@ -48,6 +48,15 @@ def test_noise_one_wild_run_and_the_interval():
     assert "alpha" not in repr(law)
 
 
+def test_intervals_know_that_few_runs_show_their_noise_badly():
+    sizes, tokens = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
+    noise = 0.01 * np.random.default_rng(0).normal(size=9)
+    law = forecast.fit_scaling_law(sizes, tokens, published(sizes, tokens) * np.exp(noise))
+    loss = law.predict(1e9, 3e10)
+    wide, narrow = (np.log(law.predict(1e9, 3e10, interval).high / loss) for interval in (0.9, 0.5))
+    assert wide / narrow == pytest.approx(2.132 / 0.741, rel=1e-3)  # Student's table, 9 runs less 5 parameters
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [

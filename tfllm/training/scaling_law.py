@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.special import logsumexp, ndtri
+from scipy.special import logsumexp, stdtrit
 
 from tfllm.training.forecast_fit import Forecast, NoForecast
 
@@ -60,7 +60,8 @@ class ScalingLaw:
         if interval is None:
             return np.exp(log_loss)
         variance = np.einsum("...p,pq,...q->...", gradient, self._covariance, gradient) + self._noise**2
-        reach = ndtri(0.5 + interval / 2) * np.sqrt(variance)
+        freedom = max(len(self._errors) - 5, 1)  # of the noise, which is known from so few runs only
+        reach = stdtrit(freedom, 0.5 + interval / 2) * np.sqrt(variance)
         return Forecast(np.exp(log_loss), np.exp(log_loss - reach), np.exp(log_loss + reach))
 
     def compute_optimal(self, flops):
