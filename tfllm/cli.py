@@ -248,8 +248,11 @@ def forecast(
 ):
     """Forecast the validation loss of a run's later steps, or of a longer run, and draw it with its interval."""
     picture = out or runs[0] / "forecast.png"
-    if out is not None and out.exists() and not force:
-        raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
+    if out is not None:
+        if out.is_dir() or not out.parent.is_dir():
+            raise ValueError(f"out must be the path of a file in a folder that exists; got {str(out)!r}")
+        if out.exists() and not force:
+            raise FileExistsError(f"out must be free unless force is given; got {str(out)!r}")
     found = forecast_runs(runs, until=until, steps=steps, law=law, interval=interval)
     save_forecast(draw_forecast(found), picture)
     _say(f"{found}\npicture: {picture}")

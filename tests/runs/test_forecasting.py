@@ -97,6 +97,11 @@ def test_the_command_writes_the_picture(tmp_path):
         f"error: out must be free unless force is given; got '{run / 'forecast.png'}'\n",
     )
     assert invoke(run, "--out", run / "forecast.png", "--force")[0] == 0
+    for place in (tmp_path / "nowhere" / "f.png", tmp_path):  # refused before the run is read
+        assert invoke(tmp_path / "no run", "--out", place, "--force")[::2] == (
+            2,
+            f"error: out must be the path of a file in a folder that exists; got '{place}'\n",
+        )
 
 
 def test_runs_that_are_not_alike_teach_nothing(tmp_path):
