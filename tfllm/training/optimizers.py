@@ -96,8 +96,8 @@ def innermost(optimizer):
     """Returns the optimizer that decays the weights: what a `LossScaleOptimizer`, a `Lookahead` or both are around.
 
     Example:
-        >>> innermost(keras.optimizers.LossScaleOptimizer(Lookahead(keras.optimizers.Lion()))).name
-        'lion'
+        >>> type(innermost(keras.optimizers.LossScaleOptimizer(Lookahead(keras.optimizers.Lion())))).__name__
+        'Lion'
     """
     while isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, Lookahead)):
         optimizer = optimizer.optimizer if isinstance(optimizer, Lookahead) else optimizer.inner_optimizer
