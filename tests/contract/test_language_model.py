@@ -99,11 +99,12 @@ def test_packed_rows_train(model_name, ids, way):
     optimizer = keras.optimizers.Adam(0.03)
     if "XLA" in way:
         step = tfllm.training.make_train_step(model, optimizer, jit_compile=True)
-        last = [float(step(batch)["loss"]) for batch in batches][-1]
+        for batch in batches:
+            step(batch)
     else:
         model.compile(optimizer)
         model.fit(batches, verbose=0)
-        last = tfllm.evaluation.evaluate_lm(model, batches.take(1))["loss"]
+    last = tfllm.evaluation.evaluate_lm(model, batches.take(1))["loss"]  # the steps' own losses are those of dropout
     assert first["tokens"] == 10
     assert last < 0.8 * first["loss"]
 
