@@ -17,7 +17,7 @@ from tfllm.alignment.answers import encode_all, rows_of
 from tfllm.data.order import shuffle_index
 from tfllm.generation.history import END, NAN
 from tfllm.generation.settings import Vocabulary, make_settings
-from tfllm.generation.strategy import Sample
+from tfllm.generation.strategy import Sample, check_size
 from tfllm.training.preference import (
     check_reference,
     group_advantages,
@@ -107,10 +107,15 @@ def train_on_rewards(
 
     Source: see the top of the file; Shao et al. 2024, arXiv:2402.03300, equation 3 and algorithm 1, with one reference.
     """
-    _check_sizes(
-        group_size=(group_size, 2), prompts_per_step=(prompts_per_step, 1), updates=(updates, 1), steps=(steps, 1)
-    )
-    _check_sizes(max_new_tokens=(max_new_tokens, 1), start_step=(start_step, 0))
+    for name, size, least in (
+        ("group_size", group_size, 2),
+        ("prompts_per_step", prompts_per_step, 1),
+        ("updates", updates, 1),
+        ("steps", steps, 1),
+        ("max_new_tokens", max_new_tokens, 1),
+        ("start_step", start_step, 0),
+    ):
+        check_size(name, size, least)
     if start_step >= steps:
         raise ValueError(f"start_step must be below steps={steps}; got {start_step}")
     if method not in METHODS:
@@ -252,9 +257,3 @@ def _batch(method, texts, rewards):
     if method == "grpo":  # every text counts alike, however long it is
         weights = weights / np.maximum(weights.sum(1, keepdims=True), 1)
     return inputs, targets, weights, advantages, np.zeros_like(weights)
-
-
-def _check_sizes(**sizes):
-    for name, (value, least) in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an int of at least {least}; got {value!r}")
