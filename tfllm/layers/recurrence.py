@@ -50,13 +50,15 @@ def lstm_sequence(x, kernel, recurrent_kernel, bias, keep=None):
             slopes = [_sigmoid_slope(enter, new), _sigmoid_slope(forget, before), _tanh_slope(new, enter)]
             slopes = tf.concat([*slopes, _sigmoid_slope(leave, bounded)], 2)
 
+            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+
             def back(state, inputs):
                 from_hidden, from_cell = state
                 upstream, slope, through, forget, *kept = inputs
                 from_hidden = from_hidden + tf.cast(upstream, wide)
                 from_cell = from_cell + from_hidden * through
                 gates = tf.concat([from_cell, from_cell, from_cell, from_hidden], 1) * slope
-                from_hidden = _product(gates, recurrent_kernel, transpose_b=True)
+                from_hidden = _product(gates, back_kernel)
                 return (kept[0] * from_hidden if kept else from_hidden, from_cell * forget), (gates,)
 
             inputs = [upstream, slopes, _tanh_slope(bounded, leave), forget if keep is None else forget * keep] + (
@@ -111,11 +113,13 @@ def gru_sequence(x, kernel, recurrent_kernel, bias, keep=None):
             of_reset = _sigmoid_slope(reset, candidate) * of_new
             slopes = tf.concat([_sigmoid_slope(update, before - new), of_reset, of_new * reset], 2)
 
+            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+
             def back(state, inputs):
                 upstream, slope, update, *kept = inputs
                 whole = state[0] + tf.cast(upstream, wide)
                 gates = tf.concat([whole, whole, whole], 1) * slope
-                state = whole * update + _product(gates, recurrent_kernel, transpose_b=True)
+                state = whole * update + _product(gates, back_kernel)
                 return (kept[0] * state if kept else state,), (gates, whole)
 
             inputs = [upstream, slopes, update] + ([] if keep is None else [keep])
@@ -157,10 +161,12 @@ def rnn_sequence(x, kernel, recurrent_kernel, bias, keep=None):
         (hidden,) = _scan(step, (zero,), inputs, [zero.shape[1]])
 
         def gradient(upstream):
+            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+
             def back(state, inputs):
                 upstream, hidden, *kept = inputs
                 gates = _tanh_slope(hidden, state[0] + tf.cast(upstream, wide))
-                state = _product(gates, recurrent_kernel, transpose_b=True)
+                state = _product(gates, back_kernel)
                 return (kept[0] * state if kept else state,), (gates,)
 
             inputs = [upstream, hidden] + ([] if keep is None else [keep])
@@ -204,9 +210,9 @@ def _project(x, kernel, bias):
     return tf.reshape(joint, [tf.shape(x)[0], tf.shape(x)[1], bias.shape[0]])
 
 
-def _product(state, weights, transpose_b=False):
+def _product(state, weights):
     """Returns a product in the precision of the weights, as wide as the state."""
-    return tf.cast(tf.matmul(tf.cast(state, weights.dtype), weights, transpose_b=transpose_b), state.dtype)
+    return tf.cast(tf.matmul(tf.cast(state, weights.dtype), weights), state.dtype)
 
 
 def _product_gradients(x, kernel, gradient):
