@@ -132,6 +132,9 @@ def keras_unit(cell, model, inputs, targets, jit_compile, keras):
         steps_per_execution=min(steps, 10),
     )
     batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).repeat().prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # else `fit` waits up to 5 seconds for tf.data's tuning thread, time after time
+    batches = batches.with_options(options)
 
     def unit():
         return model.fit(batches, steps_per_epoch=steps, verbose=0).history["loss"][-1]
