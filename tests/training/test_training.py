@@ -1,5 +1,7 @@
 """The GradientTape step, under `fit` and in a loop of one's own, against sums worked out in NumPy."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -250,6 +252,46 @@ def test_early_stopping_and_checkpoints_through_keras_callbacks(tmp_path):
     assert set(history) == {n for m in ("loss", "accuracy", "perplexity") for n in (m, f"val_{m}")}
     ids = batches[0][0]
     np.testing.assert_allclose(keras.models.load_model(path)(ids), model(ids), atol=1e-6)
+
+
+UNEVEN = [*make_batches(2), *make_batches(2, length=3, seed=1), *make_batches(1, rows=1, seed=2)]
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate"), [(make_batches(4), 2), (UNEVEN, 1)], ids=["accumulated", "uneven and one left"]
+)
+def test_steps_in_one_program_of_xla_are_the_steps_one_by_one(batches, accumulate):
+    found = []
+    for steps in (1, 2):
+        model = make_model("gpt2")
+        optimizer = keras.optimizers.Adam(0.01, epsilon=1e-3)
+        model.compile(optimizer, accumulate=accumulate, jit_compile=True, steps_per_execution=steps)
+        history = model.fit(as_dataset(batches), epochs=2, shuffle=False, verbose=0).history
+        assert int(optimizer.iterations) == 2 * len(batches)
+        found.append(([np.asarray(v) for v in [*model.variables, *optimizer.variables]], history))
+    for value, expected in zip(found[1][0], found[0][0], strict=True):
+        np.testing.assert_allclose(value, expected, atol=2e-5, rtol=1e-4)
+    for key, expected in found[0][1].items():
+        np.testing.assert_allclose(found[1][1][key], expected, rtol=1e-4)
+
+
+def test_steps_in_one_program_of_xla_are_traced_once_a_shape_and_stopped_when_not_finite():
+    traces = []
+
+    def counted(model, batch, training=True):
+        traces.append(1)
+        return lm_loss(model, batch, training)
+
+    model = make_model("gpt2")
+    model.compile("adam", counted, jit_compile=True, steps_per_execution=3)
+    model.fit(as_dataset(make_batches(6)), epochs=4, shuffle=False, verbose=0)
+    assert len(traces) == 1
+    model.fit(as_dataset(make_batches(3, length=4)), epochs=2, shuffle=False, verbose=0)
+    assert len(traces) == 2
+
+    model.compile(keras.optimizers.SGD(math.inf), jit_compile=True, steps_per_execution=3, max_skipped=3)
+    with pytest.raises(FloatingPointError, match="max_skipped=3"):
+        model.fit(as_dataset(make_batches(6)), epochs=4, shuffle=False, verbose=0)
 
 
 def test_a_train_step_is_traced_once_for_one_shape():
