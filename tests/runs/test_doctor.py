@@ -54,7 +54,7 @@ def test_precisions(machine, bfloat16, float16, note):
     [
         (NEW, None, "XLA in training", True, "not for recurrent models, nor for bfloat16 on processors"),
         (NEW, transformer, "XLA in training", True, "jit_compile=True"),
-        (NEW, recurrent, "XLA in training", False, "slows recurrent layers down"),
+        (NEW, recurrent, "XLA in training", False, "gains recurrent layers nothing"),
         (A100, recurrent, "XLA in training", False, "have no XLA form"),
         (NEW, lambda: transformer("mixed_bfloat16"), "XLA in training", False, "4 to 8 times slower"),
         (A100, lambda: transformer("mixed_bfloat16"), "XLA in training", True, "jit_compile=True"),

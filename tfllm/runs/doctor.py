@@ -168,7 +168,7 @@ def fast_paths(machine, model=None):
     recurrent = isinstance(model, RecurrentLM)
     half = model is not None and model.dtype_policy.name == "mixed_bfloat16"
     if recurrent:
-        training = False, "XLA slows recurrent layers down, and those of cuDNN have no XLA form"
+        training = False, "XLA gains recurrent layers nothing, and those of cuDNN have no XLA form"
     elif half and not machine.gpus:
         training = False, "on processors XLA multiplies bfloat16 4 to 8 times slower than the graph does"
     else:
