@@ -184,7 +184,8 @@ class LanguageModel(keras.Model):
             accumulate: int >= 1, micro-batches that each batch is cut into, see `training.gradient_step`.
             max_skipped: int >= 1, steps in a row whose gradient may be not finite, see `training.make_train_step`.
             average: `training.WeightAverage` of this model, or None. A `.keras` file does not hold it.
-            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss`, as in `keras.Model.compile`;
+                with both of the middle ones, as many steps are one program.
 
         Raises:
             ValueError: when `clip_norm` is not above 0 and finite, `accumulate` or `max_skipped` is below 1, `average` is not of
