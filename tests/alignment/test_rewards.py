@@ -319,7 +319,7 @@ def test_addition_is_practised_by_reward():
         lambda prompt, answer: float(answer == truth[prompt]),
         tokenizer,
         optimizer=keras.optimizers.Adam(1e-3),
-        steps=200,
+        steps=300,
         group_size=16,
         prompts_per_step=16,
         max_new_tokens=4,
