@@ -50,7 +50,7 @@ def lstm_sequence(x, kernel, recurrent_kernel, bias, keep=None):
             slopes = [_sigmoid_slope(enter, new), _sigmoid_slope(forget, before), _tanh_slope(new, enter)]
             slopes = tf.concat([*slopes, _sigmoid_slope(leave, bounded)], 2)
 
-            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+            back_kernel = _turned(recurrent_kernel)
 
             def back(state, inputs):
                 from_hidden, from_cell = state
@@ -113,7 +113,7 @@ def gru_sequence(x, kernel, recurrent_kernel, bias, keep=None):
             of_reset = _sigmoid_slope(reset, candidate) * of_new
             slopes = tf.concat([_sigmoid_slope(update, before - new), of_reset, of_new * reset], 2)
 
-            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+            back_kernel = _turned(recurrent_kernel)
 
             def back(state, inputs):
                 upstream, slope, update, *kept = inputs
@@ -161,7 +161,7 @@ def rnn_sequence(x, kernel, recurrent_kernel, bias, keep=None):
         (hidden,) = _scan(step, (zero,), inputs, [zero.shape[1]])
 
         def gradient(upstream):
-            back_kernel = tf.transpose(recurrent_kernel)  # once, because products turn it a second time at every step
+            back_kernel = _turned(recurrent_kernel)
 
             def back(state, inputs):
                 upstream, hidden, *kept = inputs
@@ -213,6 +213,11 @@ def _project(x, kernel, bias):
 def _product(state, weights):
     """Returns a product in the precision of the weights, as wide as the state."""
     return tf.cast(tf.matmul(tf.cast(state, weights.dtype), weights), state.dtype)
+
+
+def _turned(weights):
+    """Returns the transpose for the products of a loop, which would turn it at every step."""
+    return tf.transpose(weights)
 
 
 def _product_gradients(x, kernel, gradient):

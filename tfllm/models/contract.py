@@ -8,6 +8,7 @@ batch decodes as it would alone.
 
 import collections.abc
 import dataclasses
+import functools
 import inspect
 import itertools
 
@@ -258,10 +259,10 @@ class LanguageModel(keras.Model):
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             super().make_train_function(force=True)
-            steps = self.steps_per_execution
-            compiled = self.jit_compile and not self.run_eagerly and steps > 1
-            run = self._steps_in_xla() if compiled else self._one_by_one(self.train_step)
-            run = run or self.train_function
+            run, steps = (
+                self._by_batches(self.train_step, self.jit_compile) or self.train_function,
+                self.steps_per_execution,
+            )
 
             def run_and_check(iterator):
                 results = run(iterator)
@@ -274,57 +275,30 @@ class LanguageModel(keras.Model):
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             super().make_test_function(force=True)
-            self.test_function = self._one_by_one(self.test_step) or self.test_function
+            self.test_function = self._by_batches(self.test_step) or self.test_function
         return self.test_function
 
-    def _steps_in_xla(self):
-        """Returns a function that takes the steps of an execution in one program of XLA, a loop, when all batches are alike.
+    def _by_batches(self, step, in_xla=False):
+        """Returns a function that takes the batches of an execution out of the loop that Keras has around them; None for Keras's.
 
-        Keras's loop is around XLA, so every step hands over all weights and slots; for small models that is a tenth of its time.
-        Batches of several shapes, and those that do not fill an execution, are taken one by one.
+        With a strategy that loop breaks when TensorFlow spreads it over devices. With XLA it is around the program, so every step
+        hands over all weights and slots; here the loop is in the program, unless batches differ in shape or fill no execution.
         """
-        step = tf.function(self.train_step, jit_compile=True, reduce_retracing=True)
-
-        @tf.function(jit_compile=True)
-        def loop(batches):
-            stacked = tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *batches)
-            spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), stacked)
-            traced = tf.function(self.train_step).get_concrete_function(spec)
-            _, results = tf.while_loop(
-                lambda i, _: i < len(batches),
-                lambda i, _: (i + 1, traced(tf.nest.map_structure(lambda leaf: leaf[i], stacked))),
-                (0, tf.nest.map_structure(lambda out: tf.zeros(out.shape, out.dtype), traced.structured_outputs)),
-            )
-            return results
+        together = in_xla and not self.run_eagerly and self.steps_per_execution > 1
+        if strategy_of(self.trainable_variables) is None and not together:
+            return None
+        all_at_once = tf.function(functools.partial(_loop, step), jit_compile=True) if together else None
+        one = step if self.run_eagerly else tf.function(step, jit_compile=together, reduce_retracing=True)
 
         def run(iterator):
             batches = list(itertools.islice(iterator, self.steps_per_execution))
             if not batches:
                 raise StopIteration
             shapes = {tuple(leaf.shape for leaf in tf.nest.flatten(batch)) for batch in batches}
-            if len(batches) == self.steps_per_execution and len(shapes) == 1:
-                return loop(batches)
+            if together and len(batches) == self.steps_per_execution and len(shapes) == 1:
+                return all_at_once(batches)
             for batch in batches:
-                results = step(batch)
-            return results
-
-        return run
-
-    def _one_by_one(self, step):
-        """Returns a function that takes the steps of an execution one by one; None without a strategy.
-
-        With one, a loop around the step, as Keras makes it, breaks when TensorFlow spreads it over devices.
-        """
-        if strategy_of(self.trainable_variables) is None:
-            return None
-        step = step if self.run_eagerly else tf.function(step, reduce_retracing=True)
-
-        def run(iterator):
-            results = None
-            for batch in itertools.islice(iterator, self.steps_per_execution):
-                results = step(batch)
-            if results is None:
-                raise StopIteration
+                results = one(batch)
             return results
 
         return run
@@ -397,6 +371,19 @@ class LanguageModel(keras.Model):
         if spared:
             innermost(optimizer).exclude_from_weight_decay(var_list=spared)
         self.compile(optimizer, LMLoss(**config.pop("loss_fn", {})), **config)
+
+
+def _loop(step, batches):
+    """Takes one step after another in a loop of the graph, on batches of one shape; returns what the last step returned."""
+    stacked = tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *batches)
+    spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), stacked)
+    traced = tf.function(step).get_concrete_function(spec)
+    _, results = tf.while_loop(
+        lambda i, _: i < len(batches),
+        lambda i, _: (i + 1, traced(tf.nest.map_structure(lambda leaf: leaf[i], stacked))),
+        (0, tf.nest.map_structure(lambda out: tf.zeros(out.shape, out.dtype), traced.structured_outputs)),
+    )
+    return results
 
 
 def _without_autotune():
