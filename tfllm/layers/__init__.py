@@ -1,12 +1,12 @@
 """Keras layers; no models."""
 
-from tfllm.layers.attention import CausalSelfAttention, causal_mask, document_mask, write_cache
+from tfllm.layers.attention import SelfAttention, causal_mask, document_mask, write_cache
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotary_rates, rotate
 from tfllm.layers.recurrent import RecurrentStack
 from tfllm.layers.transformer import FeedForward, TransformerBlock
 
 __all__ = [
-    "CausalSelfAttention",
+    "SelfAttention",
     "FeedForward",
     "LearnedPositions",
     "RecurrentStack",

@@ -12,7 +12,7 @@ from tfllm.layers.projection import Projection
 
 
 @keras.saving.register_keras_serializable("tfllm")
-class CausalSelfAttention(keras.layers.Layer):
+class SelfAttention(keras.layers.Layer):
     """Every token looks at itself and at the tokens before it.
 
     Args:

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfllm.layers.attention import CausalSelfAttention
+from tfllm.layers.attention import SelfAttention
 from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
@@ -66,7 +66,7 @@ class TransformerBlock(keras.layers.Layer):
     """Self-attention and a feed-forward network; see `TransformerLM` for the arguments.
 
     Call:
-        x: float [B, T, D]; cache, position, positions, training as in `CausalSelfAttention.call`.
+        x: float [B, T, D]; cache, position, positions, training as in `SelfAttention.call`.
         Returns (float [B, T, D], the new cache or None).
     """
 
@@ -106,7 +106,7 @@ class TransformerBlock(keras.layers.Layer):
         self.pre_norm, self.activation, self.use_bias = pre_norm, activation, use_bias
         self.initializer_range, self.output_range = initializer_range, output_range
         settings = {"use_bias": use_bias, "initializer_range": initializer_range, "output_range": output_range}
-        self.attention = CausalSelfAttention(
+        self.attention = SelfAttention(
             dim,
             num_heads,
             num_kv_heads=num_kv_heads,

@@ -38,7 +38,7 @@ class TransformerLM(LanguageModel):
         activation: "gelu" (tanh form), "relu" or "swiglu".
         use_bias: bool, whether projections and layer normalisations have a bias.
         qkv_bias: bool, whether the projections to queries, keys and values have one; None means `use_bias`.
-        qk_norm: bool, whether queries and keys are normalised, see `layers.CausalSelfAttention`.
+        qk_norm: bool, whether queries and keys are normalised, see `layers.SelfAttention`.
         tied_embeddings: bool, whether the projection to the vocabulary is the transposed embedding.
         initializer_range: float, standard deviation of the first weights; output projections of the blocks take it
             divided by sqrt(2 * num_layers).
