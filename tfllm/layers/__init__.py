@@ -1,20 +1,22 @@
 """Keras layers; no models."""
 
-from tfllm.layers.attention import SelfAttention, causal_mask, document_mask, write_cache
+from tfllm.layers.attention import CrossAttention, SelfAttention, causal_mask, document_mask, length_mask, write_cache
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotary_rates, rotate
 from tfllm.layers.recurrent import RecurrentStack
 from tfllm.layers.transformer import FeedForward, TransformerBlock
 
 __all__ = [
-    "SelfAttention",
+    "CrossAttention",
     "FeedForward",
     "LearnedPositions",
     "RecurrentStack",
+    "SelfAttention",
     "SinusoidalPositions",
     "TransformerBlock",
     "causal_mask",
     "document_mask",
     "document_positions",
+    "length_mask",
     "rotary_rates",
     "rotate",
     "write_cache",

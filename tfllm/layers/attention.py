@@ -1,7 +1,8 @@
-"""Causal self-attention with a cache that goes in and comes out as a value.
+"""Attention: of tokens to those before them, with a cache that goes in and comes out as a value; to all tokens of their text;
+and to what an encoder made of another text.
 
-The cache is `{"k", "v"}`, each [B, G, S, K]: G key-value heads, S slots. That order lets one batched product read it as it
-lies. Left out: cross-attention, and attention over a part of the cache.
+The cache, and what is read of another text, is `{"k", "v"}`, each [B, G, S, K]: G key-value heads, S slots. That order lets one
+batched product read it as it lies. Left out: attention over a part of the cache.
 """
 
 import keras
@@ -13,11 +14,12 @@ from tfllm.layers.projection import Projection
 
 @keras.saving.register_keras_serializable("tfllm")
 class SelfAttention(keras.layers.Layer):
-    """Every token looks at itself and at the tokens before it.
+    """Every token looks at itself and at the tokens before it, or at all tokens of its text.
 
     Args:
         dim: int D, size of input and output.
         num_heads: int H, must divide `dim` unless `head_dim` is given.
+        causal: bool, whether a token sees only those before it; without, there is no cache.
         num_kv_heads: int G, key-value heads, must divide H; None means H. Fewer make a smaller cache (Ainslie et al. 2023,
             arXiv:2305.13245).
         head_dim: int K, features of a head; None means D / H.
@@ -44,6 +46,7 @@ class SelfAttention(keras.layers.Layer):
         dim,
         num_heads,
         *,
+        causal=True,
         num_kv_heads=None,
         head_dim=None,
         dropout=0.0,
@@ -68,7 +71,7 @@ class SelfAttention(keras.layers.Layer):
         if head_dim is not None and head_dim < 1:
             raise ValueError(f"head_dim must be at least 1; got {head_dim}")
         self.dim, self.num_heads, self.num_kv_heads, self.dropout = dim, num_heads, num_kv_heads, dropout
-        self.head_dim, self.rotary_base, self.rotary_factor = head_dim, rotary_base, rotary_factor
+        self.causal, self.head_dim, self.rotary_base, self.rotary_factor = head_dim, rotary_base, rotary_factor
         self.rotary_original_length, self.rotary_low_factor = rotary_original_length, rotary_low_factor
         self.rotary_high_factor, self.qk_norm, self.norm_epsilon = rotary_high_factor, qk_norm, norm_epsilon
         self.use_bias, self.qkv_bias = use_bias, qkv_bias
@@ -114,7 +117,7 @@ class SelfAttention(keras.layers.Layer):
         shape = [batch_size, self._kv_heads, slots, self._head_dim]
         return {"k": tf.zeros(shape, self.compute_dtype), "v": tf.zeros(shape, self.compute_dtype)}
 
-    def call(self, x, cache=None, position=None, positions=None, training=False):
+    def call(self, x, cache=None, position=None, positions=None, lengths=None, training=False):
         """Attends within x, within each document of x, or within the cache after x is written to it.
 
         Args:
@@ -123,6 +126,7 @@ class SelfAttention(keras.layers.Layer):
             position: int32 [B], tokens already in each row's cache; needed with a cache.
             positions: int32 [B, T], where each token stands in its document (`layers.document_positions`), or None for
                 rows of one document; not with a cache.
+            lengths: int32 [B], how many tokens of each row are real, where attention is not causal; None for all.
             training: bool, whether dropout acts.
 
         Returns:
@@ -152,15 +156,115 @@ class SelfAttention(keras.layers.Layer):
         scores = tf.matmul(query, key, transpose_b=True)
         scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
         scores = tf.reshape(scores, [batch, heads, time, slots])
-        mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
-        # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on CPUs.
-        hidden = tf.where(mask, 0.0, 1e9)
-        weights = tf.cast(tf.nn.softmax(scores - tf.cast(hidden, scores.dtype)), self.compute_dtype)
+        if self.causal:
+            mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
+        else:
+            mask = None if lengths is None else length_mask(lengths, slots)
+        weights = tf.cast(_softmax(scores, mask), self.compute_dtype)
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
         y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])
         y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, heads * self._head_dim])
         return self.output_projection(y), cache
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class CrossAttention(keras.layers.Layer):
+    """Every token looks at all tokens of another text, as an encoder gave them.
+
+    `read` turns those into keys and values, once a text; `call` attends to them, as often as tokens come.
+
+    Args:
+        dim: int D, size of input and output.
+        num_heads: int H, must divide `dim`.
+        dropout: float in [0, 1), share of attention weights left out in training.
+        use_bias: bool, whether the projections have one.
+        initializer_range: float, standard deviation of the first weights.
+        output_range: float, the same for the output projection; None means `initializer_range`.
+
+    Raises:
+        ValueError: when the heads do not divide.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
+    """
+
+    def __init__(
+        self, dim, num_heads, *, dropout=0.0, use_bias=True, initializer_range=0.02, output_range=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"dim must be divisible by num_heads; got dim={dim}, num_heads={num_heads}")
+        self.dim, self.num_heads, self.dropout, self.use_bias = dim, num_heads, dropout, use_bias
+        self.initializer_range, self.output_range = initializer_range, output_range
+
+        def dense(units, deviation, name):
+            normal = keras.initializers.RandomNormal(stddev=deviation)
+            return Projection(units, use_bias=use_bias, kernel_initializer=normal, dtype=self.dtype_policy, name=name)
+
+        self.query = dense(dim, initializer_range, "query")
+        self.key_value = dense(2 * dim, initializer_range, "key_value")
+        self.output_projection = dense(dim, output_range or initializer_range, "output_projection")
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.query.build(input_shape)
+        self.key_value.build((None, None, self.dim))  # the encoder's features are as wide
+        self.output_projection.build(input_shape)
+
+    def read(self, features):
+        """Returns `{"k", "v"}`, float [B, H, S, K], of another text's features, float [B, S, D]."""
+        batch, slots = tf.shape(features)[0], tf.shape(features)[1]
+        joint = tf.reshape(self.key_value(features), [batch, slots, 2 * self.num_heads, self.dim // self.num_heads])
+        key, value = tf.split(tf.transpose(joint, [0, 2, 1, 3]), 2, 1)
+        return {"k": key, "v": value}
+
+    def call(self, x, memory, mask, training=False, return_weights=False):
+        """Attends to another text.
+
+        Args:
+            x: float [B, T, D].
+            memory: what `read` gave.
+            mask: bool, broadcast to [B, H, T, S], True where a token may be read; `length_mask` makes it.
+            training: bool, whether dropout acts.
+            return_weights: bool, whether the weights come back, too.
+
+        Returns:
+            float [B, T, D]; with `return_weights`, that and float32 [B, H, T, S], before dropout.
+        """
+        batch, time = tf.shape(x)[0], tf.shape(x)[1]
+        query = tf.reshape(self.query(x), [batch, time, self.num_heads, self.dim // self.num_heads])
+        query = tf.transpose(query, [0, 2, 1, 3]) * (self.dim // self.num_heads) ** -0.5
+        scores = tf.matmul(query, memory["k"], transpose_b=True)  # [B, H, T, S]
+        weights = _softmax(scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32), mask)
+        y = tf.matmul(self.drop(tf.cast(weights, self.compute_dtype), training=training), memory["v"])
+        y = self.output_projection(tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, self.dim]))
+        return (y, weights) if return_weights else y
+
+
+def _softmax(scores, mask):
+    """Returns the softmax of scores [..., S] over what a mask (bool, broadcast; None for all) lets through."""
+    if mask is None:
+        return tf.nn.softmax(scores)
+    # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on CPUs.
+    return tf.nn.softmax(scores - tf.cast(tf.where(mask, 0.0, 1e9), scores.dtype))
+
+
+def length_mask(lengths, num_slots):
+    """Says which tokens are real: the first of every row.
+
+    Args:
+        lengths: int32 [B].
+        num_slots: int S, tokens of a row with its padding.
+
+    Returns:
+        bool [B, 1, 1, S], True where a token is real.
+
+    Example:
+        >>> length_mask(tf.constant([1, 3]), 3)[:, 0, 0].numpy().astype(int)
+        array([[1, 0, 0],
+               [1, 1, 1]])
+    """
+    return (tf.range(num_slots) < lengths[:, None])[:, None, None]
 
 
 def causal_mask(position, num_queries, num_slots):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfllm.layers.attention import SelfAttention
+from tfllm.layers.attention import CrossAttention, SelfAttention
 from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
@@ -63,11 +63,15 @@ class FeedForward(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfllm")
 class TransformerBlock(keras.layers.Layer):
-    """Self-attention and a feed-forward network; see `TransformerLM` for the arguments.
+    """Self-attention, perhaps attention to another text, and a feed-forward network; see `TransformerLM` for most arguments.
+
+    Args:
+        causal: bool, see `SelfAttention`.
+        cross_attention: bool, whether it attends to another text, between the two other parts.
 
     Call:
-        x: float [B, T, D]; cache, position, positions, training as in `SelfAttention.call`.
-        Returns (float [B, T, D], the new cache or None).
+        x: float [B, T, D]; cache, position, positions, lengths, training as in `SelfAttention.call`; memory and memory_mask as in
+        `CrossAttention.call`. Returns (float [B, T, D], the new cache or None).
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class TransformerBlock(keras.layers.Layer):
         dim,
         num_heads,
         *,
+        causal=True,
+        cross_attention=False,
         num_kv_heads=None,
         head_dim=None,
         hidden_dim=None,
@@ -97,7 +103,9 @@ class TransformerBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.remat = remat
+        if remat and cross_attention:
+            raise ValueError("remat must be False with cross_attention; got True")  # its gradient would miss the memory
+        self.remat, self.causal, self.cross_attention = remat, causal, cross_attention
         self.dim, self.num_heads, self.num_kv_heads, self.hidden_dim = dim, num_heads, num_kv_heads, hidden_dim
         self.head_dim, self.qkv_bias, self.qk_norm = head_dim, qkv_bias, qk_norm
         self.rotary_factor, self.rotary_original_length = rotary_factor, rotary_original_length
@@ -109,6 +117,7 @@ class TransformerBlock(keras.layers.Layer):
         self.attention = SelfAttention(
             dim,
             num_heads,
+            causal=causal,
             num_kv_heads=num_kv_heads,
             head_dim=head_dim,
             dropout=dropout,
@@ -126,6 +135,10 @@ class TransformerBlock(keras.layers.Layer):
         self.feed_forward = FeedForward(
             dim, hidden_dim or 4 * dim, activation=activation, dtype=self.dtype_policy, **settings
         )
+        self.reading = self.reading_norm = None
+        if cross_attention:
+            self.reading = CrossAttention(dim, num_heads, dropout=dropout, dtype=self.dtype_policy, **settings)
+            self.reading_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.attention_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.feed_forward_norm = make_norm(norm, norm_epsilon, use_bias, dtype=self.dtype_policy)
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
@@ -134,20 +147,35 @@ class TransformerBlock(keras.layers.Layer):
         # Without it, Keras would trace the whole block to find the shapes: most of the time that making a model takes.
         for part in (self.attention, self.feed_forward, self.attention_norm, self.feed_forward_norm):
             part.build(input_shape)
+        for part in (self.reading, self.reading_norm) if self.cross_attention else ():
+            part.build(input_shape)
 
-    def call(self, x, cache=None, position=None, positions=None, training=False):
+    def call(
+        self,
+        x,
+        cache=None,
+        position=None,
+        positions=None,
+        lengths=None,
+        memory=None,
+        memory_mask=None,
+        training=False,
+    ):
+        settings = {"position": position, "positions": positions, "lengths": lengths, "training": training}
         if self.remat and training and cache is None:
-            return _rematerialized(lambda x: self._call(x, None, position, positions, training)[0], self._seeds())(
-                x
-            ), None
-        return self._call(x, cache, position, positions, training)
+            return _rematerialized(lambda x: self._call(x, **settings)[0], self._seeds())(x), None
+        return self._call(x, cache=cache, memory=memory, memory_mask=memory_mask, **settings)
 
-    def _call(self, x, cache, position, positions, training):
+    def _call(self, x, *, training, cache=None, memory=None, memory_mask=None, **settings):
         y = self.attention_norm(x) if self.pre_norm else x
-        y, cache = self.attention(y, cache=cache, position=position, positions=positions, training=training)
+        y, cache = self.attention(y, cache=cache, training=training, **settings)
         x = x + self.drop(y, training=training)
         if not self.pre_norm:
             x = self.attention_norm(x)
+        if self.cross_attention:
+            y = self.reading_norm(x) if self.pre_norm else x
+            x = x + self.drop(self.reading(y, memory, memory_mask, training=training), training=training)
+            x = x if self.pre_norm else self.reading_norm(x)
         y = self.feed_forward_norm(x) if self.pre_norm else x
         x = x + self.drop(self.feed_forward(y), training=training)
         return (x if self.pre_norm else self.feed_forward_norm(x)), cache
