@@ -2,10 +2,11 @@
 
 from tfllm.layers.attention import CrossAttention, SelfAttention, causal_mask, document_mask, length_mask, write_cache
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions, document_positions, rotary_rates, rotate
-from tfllm.layers.recurrent import RecurrentStack
+from tfllm.layers.recurrent import BidirectionalStack, RecurrentStack
 from tfllm.layers.transformer import FeedForward, TransformerBlock
 
 __all__ = [
+    "BidirectionalStack",
     "CrossAttention",
     "FeedForward",
     "LearnedPositions",

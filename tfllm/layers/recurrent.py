@@ -1,4 +1,4 @@
-"""A stack of RNN, LSTM or GRU layers: whole sequences for training, state in and state out for decoding.
+"""A stack of RNN, LSTM or GRU layers: whole sequences for training, state in and state out for decoding; and one both ways.
 
 Training on CPUs goes through `recurrence.py`, with the weights of Keras's layers. All other whole sequences go through these
 layers, which use cuDNN on a GPU. Decoding calls the same layers' cells one step at a time, because cuDNN kernels have no XLA
@@ -95,6 +95,54 @@ class RecurrentStack(keras.layers.Layer):
             x, new = _run_cell(layer.cell, x, old, lengths=lengths)
             states.append(new)
         return x, states
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class BidirectionalStack(keras.layers.Layer):
+    """Pairs of recurrent layers on top of each other, one that reads forwards and one that reads backwards.
+
+    Args:
+        cell: "rnn", "gru" or "lstm".
+        dim: int D, even; each direction has half of it.
+        num_layers: int, pairs.
+        dropout: float in [0, 1), on the input of every pair but the first.
+
+    Call:
+        x: float [B, T, E]; lengths: int32 [B], how many places of each row are real, None for all. Returns float [B, T, D]: what
+        has been read forwards up to each place, and backwards. What stands behind a row's length changes nothing before it.
+
+    Raises:
+        ValueError: on another `cell` or an odd `dim`.
+    """
+
+    def __init__(self, cell, dim, num_layers=1, *, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if dim % 2:
+            raise ValueError(f"dim must be even, half of it for each direction; got {dim}")
+        self.cell, self.dim, self.num_layers, self.dropout = cell, dim, num_layers, dropout
+        self.forwards, self.backwards = (
+            [RecurrentStack(cell, dim // 2, dtype=self.dtype_policy, name=f"{way}_{i}") for i in range(num_layers)]
+            for way in ("forwards", "backwards")
+        )
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        for ahead, back in zip(self.forwards, self.backwards, strict=True):
+            ahead.build(input_shape)
+            back.build(input_shape)
+            input_shape = (*input_shape[:-1], self.dim)
+
+    def call(self, x, lengths=None, training=False):
+        for i, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            x = self.drop(x, training=training) if i else x
+            behind = _turned(back(_turned(x, lengths), training=training), lengths)
+            x = tf.concat([ahead(x, training=training), behind], -1)
+        return x
+
+
+def _turned(x, lengths):
+    """Returns x [B, T, E] with the first `lengths` (int32 [B], None for all) places of every row the other way round."""
+    return tf.reverse(x, [1]) if lengths is None else tf.reverse_sequence(x, lengths, seq_axis=1)
 
 
 def _run_cell(cell, x, state, *, begins=None, lengths=None):

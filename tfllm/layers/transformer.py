@@ -7,7 +7,7 @@ from tfllm.layers.attention import CrossAttention, SelfAttention
 from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
-ACTIVATIONS = ("gelu", "relu", "swiglu")
+ACTIVATIONS = ("gelu", "gelu_exact", "relu", "swiglu")
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -17,7 +17,8 @@ class FeedForward(keras.layers.Layer):
     Args:
         dim: int D, size of input and output.
         hidden_dim: int, size between the projections.
-        activation: "gelu" (GPT-2's tanh form), "relu" or "swiglu" (Shazeer 2020, arXiv:2002.05202).
+        activation: "gelu" (GPT-2's tanh form), "gelu_exact" (BERT's error function), "relu" or "swiglu" (Shazeer 2020,
+            arXiv:2002.05202).
         use_bias: bool, whether the projections have one.
         initializer_range: float, standard deviation of the first weights.
         output_range: float, the same for the output projection; None means `initializer_range`.
@@ -54,8 +55,8 @@ class FeedForward(keras.layers.Layer):
         x = self.up(x)
         if self.activation == "swiglu":
             x = keras.ops.silu(x[..., : self.hidden_dim]) * x[..., self.hidden_dim :]
-        elif self.activation == "gelu":
-            x = keras.ops.gelu(x, approximate=True)
+        elif self.activation.startswith("gelu"):
+            x = keras.ops.gelu(x, approximate=self.activation == "gelu")
         else:
             x = keras.ops.relu(x)
         return self.down(x)

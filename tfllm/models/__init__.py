@@ -2,7 +2,17 @@
 
 from tfllm.models.contract import LanguageModel
 from tfllm.models.draft_heads import WithDraftHeads, multi_token_loss
+from tfllm.models.encoder import Encoder, RecurrentEncoder, TransformerEncoder
 from tfllm.models.recurrent import RecurrentLM
 from tfllm.models.transformer import TransformerLM
 
-__all__ = ["LanguageModel", "RecurrentLM", "TransformerLM", "WithDraftHeads", "multi_token_loss"]
+__all__ = [
+    "Encoder",
+    "LanguageModel",
+    "RecurrentEncoder",
+    "RecurrentLM",
+    "TransformerEncoder",
+    "TransformerLM",
+    "WithDraftHeads",
+    "multi_token_loss",
+]

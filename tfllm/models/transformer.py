@@ -35,7 +35,7 @@ class TransformerLM(LanguageModel):
         norm: "layer" or "rms".
         norm_epsilon: float, added to the variance.
         pre_norm: bool, whether each part normalises its input (GPT-2, Llama) or the sum behind it (Vaswani et al. 2017).
-        activation: "gelu" (tanh form), "relu" or "swiglu".
+        activation: "gelu" (tanh form), "gelu_exact", "relu" or "swiglu".
         use_bias: bool, whether projections and layer normalisations have a bias.
         qkv_bias: bool, whether the projections to queries, keys and values have one; None means `use_bias`.
         qk_norm: bool, whether queries and keys are normalised, see `layers.SelfAttention`.
