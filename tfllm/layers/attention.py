@@ -71,7 +71,7 @@ class SelfAttention(keras.layers.Layer):
         if head_dim is not None and head_dim < 1:
             raise ValueError(f"head_dim must be at least 1; got {head_dim}")
         self.dim, self.num_heads, self.num_kv_heads, self.dropout = dim, num_heads, num_kv_heads, dropout
-        self.causal, self.head_dim, self.rotary_base, self.rotary_factor = head_dim, rotary_base, rotary_factor
+        self.causal, self.head_dim, self.rotary_base, self.rotary_factor = causal, head_dim, rotary_base, rotary_factor
         self.rotary_original_length, self.rotary_low_factor = rotary_original_length, rotary_low_factor
         self.rotary_high_factor, self.qk_norm, self.norm_epsilon = rotary_high_factor, qk_norm, norm_epsilon
         self.use_bias, self.qkv_bias = use_bias, qkv_bias

@@ -55,11 +55,16 @@ class FeedForward(keras.layers.Layer):
         x = self.up(x)
         if self.activation == "swiglu":
             x = keras.ops.silu(x[..., : self.hidden_dim]) * x[..., self.hidden_dim :]
-        elif self.activation.startswith("gelu"):
-            x = keras.ops.gelu(x, approximate=self.activation == "gelu")
         else:
-            x = keras.ops.relu(x)
+            x = activate(x, self.activation)
         return self.down(x)
+
+
+def activate(x, activation):
+    """Returns what "gelu", "gelu_exact" or "relu" makes of a tensor."""
+    if activation == "relu":
+        return keras.ops.relu(x)
+    return keras.ops.gelu(x, approximate=activation == "gelu")
 
 
 @keras.saving.register_keras_serializable("tfllm")

@@ -3,6 +3,7 @@
 from tfllm.models.contract import LanguageModel
 from tfllm.models.draft_heads import WithDraftHeads, multi_token_loss
 from tfllm.models.encoder import Encoder, RecurrentEncoder, TransformerEncoder
+from tfllm.models.heads import SentenceEmbedder, SpanExtractor, TextClassifier, TokenTagger
 from tfllm.models.recurrent import RecurrentLM
 from tfllm.models.transformer import TransformerLM
 
@@ -11,6 +12,10 @@ __all__ = [
     "LanguageModel",
     "RecurrentEncoder",
     "RecurrentLM",
+    "SentenceEmbedder",
+    "SpanExtractor",
+    "TextClassifier",
+    "TokenTagger",
     "TransformerEncoder",
     "TransformerLM",
     "WithDraftHeads",

@@ -11,10 +11,10 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions
-from tfllm.layers.projection import TokenEmbedding
+from tfllm.layers.projection import Projection, TokenEmbedding
 from tfllm.layers.recurrent import BidirectionalStack
-from tfllm.layers.transformer import TransformerBlock, make_norm
-from tfllm.models.fitting import FittedModel, checked_ids
+from tfllm.layers.transformer import TransformerBlock, activate, make_norm
+from tfllm.models.fitting import FittedModel, checked_ids, checked_on_host
 from tfllm.models.transformer import POSITIONS
 from tfllm.training.losses import lm_loss, widen
 
@@ -45,6 +45,7 @@ class Encoder(FittedModel):
                 vocabulary.
         """
         ids, lengths, segments = _parts_of(inputs)
+        lengths = None if lengths is None else tf.cast(lengths, tf.int32)
         ids = checked_ids(ids, self.vocab_size)
         rule = f"ids must have at most max_length={self.max_length} tokens; got"
         if self.max_length is not None and ids.shape[1] is None:
@@ -71,8 +72,19 @@ class Encoder(FittedModel):
         """Returns float [B, T, D]; lengths int32 [B] and segments int32 [B, T] may be None."""
         raise NotImplementedError
 
-    def _default_loss(self):
-        return lm_loss
+    def batch_totals(self, batch, training=True):
+        """Returns the totals of `training.lm_loss`: nats and accuracy of the tokens that have weight, the masked ones."""
+        return lm_loss(self, batch, training=training)
+
+    def _check_batch(self, *batch):
+        inputs, *targets = batch[:2]
+        ids, lengths, _ = _parts_of(inputs)
+        limit = f"vocab_size={self.vocab_size}"
+        rules = [("inputs", ids, 0, self.vocab_size, limit)]
+        rules += [("targets", values, 0, self.vocab_size, limit) for values in targets]
+        if lengths is not None:
+            rules.append(("lengths", lengths, 0, tf.shape(ids)[1] + 1, "T + 1"))
+        return checked_on_host(batch, rules)
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -80,7 +92,7 @@ class TransformerEncoder(Encoder):
     """A Transformer whose tokens see each other both ways; the head is the transposed embedding.
 
     The defaults are those of `TransformerLM`. BERT's layout is `pre_norm=False, num_segments=2, embedding_norm=True,
-    activation="gelu_exact", norm_epsilon=1e-12, use_bias=True`.
+    activation="gelu_exact", norm_epsilon=1e-12, use_bias=True`, and `prediction_head=True` where the checkpoint has its head.
 
     Args:
         vocab_size: int V.
@@ -90,6 +102,8 @@ class TransformerEncoder(Encoder):
         positions: "learned", "sinusoidal" or "rotary".
         num_segments: int, parts that a text may have, each with a vector of its own, added to its tokens; 0 for no such vectors.
         embedding_norm: bool, whether the sum of token, position and segment vectors is normalised.
+        prediction_head: bool, whether features go through a projection, the activation and a normalisation before the transposed
+            embedding, which then has a bias, as in BERT.
         **kwargs: `name`, `dtype`.
 
     Raises:
@@ -117,6 +131,7 @@ class TransformerEncoder(Encoder):
         positions="learned",
         num_segments=0,
         embedding_norm=False,
+        prediction_head=False,
         norm="layer",
         norm_epsilon=1e-5,
         pre_norm=True,
@@ -136,7 +151,7 @@ class TransformerEncoder(Encoder):
         self.num_heads, self.hidden_dim, self.dropout, self.positions = num_heads, hidden_dim, dropout, positions
         self.num_segments, self.embedding_norm, self.norm = num_segments, embedding_norm, norm
         self.norm_epsilon, self.pre_norm, self.activation = norm_epsilon, pre_norm, activation
-        self.use_bias, self.initializer_range = use_bias, initializer_range
+        self.use_bias, self.initializer_range, self.prediction_head = use_bias, initializer_range, prediction_head
         policy = self.dtype_policy
         normal = keras.initializers.RandomNormal(stddev=initializer_range)
         self.embedding = TokenEmbedding(vocab_size, dim, tie_weights=True, embeddings_initializer=normal, dtype=policy)
@@ -171,7 +186,17 @@ class TransformerEncoder(Encoder):
             for i in range(num_layers)
         ]
         self.final_norm = make_norm(norm, norm_epsilon, use_bias, dtype=policy) if pre_norm else None
+        self.prediction = None
+        if prediction_head:
+            self.prediction = PredictionHead(
+                vocab_size, dim, activation=activation, norm=norm, norm_epsilon=norm_epsilon, dtype=policy
+            )
         self._create_weights()
+
+    def logits(self, features):
+        if self.prediction is None:
+            return super().logits(features)
+        return widen(self.embedding(self.prediction(features), reverse=True)) + widen(self.prediction.bias.value)
 
     def _encode(self, ids, lengths, segments, training):
         x = self.embedding(ids)
@@ -184,6 +209,39 @@ class TransformerEncoder(Encoder):
         for block in self.blocks:
             x, _ = block(x, lengths=lengths, training=training)
         return self.final_norm(x) if self.pre_norm else x
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class PredictionHead(keras.layers.Layer):
+    """What BERT does to features before the transposed embedding makes logits of them, and the bias of those.
+
+    Args:
+        vocab_size: int V.
+        dim: int D.
+        activation, norm, norm_epsilon: as in `TransformerEncoder`, but not "swiglu".
+
+    Call:
+        x: float [B, T, D]. Returns float [B, T, D].
+
+    Source: Devlin et al. 2019, arXiv:1810.04805, the released `run_pretraining`.
+    """
+
+    def __init__(self, vocab_size, dim, *, activation="gelu_exact", norm="layer", norm_epsilon=1e-12, **kwargs):
+        super().__init__(**kwargs)
+        if activation == "swiglu":
+            raise ValueError("activation must be of one projection with a prediction_head; got 'swiglu'")
+        self.vocab_size, self.dim, self.activation = vocab_size, dim, activation
+        self.norm, self.norm_epsilon = norm, norm_epsilon
+        self.dense = Projection(dim, dtype=self.dtype_policy, name="dense")
+        self.scale = make_norm(norm, norm_epsilon, True, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.scale.build(input_shape)
+        self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return self.scale(activate(self.dense(x), self.activation))
 
 
 @keras.saving.register_keras_serializable("tfllm")

@@ -242,6 +242,25 @@ def own_loss(model, batch, training=True):
     return model.batch_totals(batch, training=training)
 
 
+def checked_on_host(batch, rules):
+    """Returns a batch as it is, after its values were checked: the last chance, because XLA and GPUs read anything out of range.
+
+    Args:
+        batch: nest of tensors.
+        rules: list of (name, int tensor, the least value, the end, what the end is called): values lie in [least, end).
+
+    Raises:
+        tf.errors.InvalidArgumentError: when a rule is broken.
+    """
+    checks = []
+    for name, values, least, end, shown in rules:
+        values = tf.cast(values, tf.int64)
+        inside = tf.reduce_all((values >= least) & (values < tf.cast(end, tf.int64)))
+        checks.append(tf.debugging.Assert(inside, [f"{name} must lie in [{least}, {shown}); got", values]))
+    with tf.control_dependencies(checks):
+        return tf.nest.map_structure(tf.identity, batch)
+
+
 def checked_ids(ids, vocab_size):
     """Returns int32 ids, which must be whole numbers, and outside of a graph lie in [0, vocab_size)."""
     ids = tf.convert_to_tensor(ids)
