@@ -49,6 +49,8 @@ OPTIONAL = {
     "ai_edge_litert",
     "tf2onnx",
     "onnxruntime",
+    "sacrebleu",
+    "lm_eval",
 }  # imported where used
 LAZY = {"tfllm.data.builders"}  # of ours, imported where used, because TensorFlow Datasets is
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
