@@ -125,6 +125,21 @@ def pair_dataset(
         max_length=max_length,
     )
     gather = _pair_gather(source, target, begin_id, end_id)
+    return stream_buckets(buckets, gather, seed=seed, shuffle=shuffle, epochs=epochs, start_step=start_step)
+
+
+def stream_buckets(buckets, gather, *, seed=0, shuffle=True, epochs=1, start_step=0):
+    """Makes a data set of batches of buckets, each pair once an epoch.
+
+    Args:
+        buckets: `Buckets`.
+        gather: function of pairs int64 [B], bool [B], whether each is in its place and not one that fills up a last batch, and
+            int64 scalars S and T, that gives their batch.
+        seed, shuffle, epochs, start_step: as in `pair_dataset`.
+
+    Returns:
+        `tf.data.Dataset`, with the attribute `buckets`.
+    """
     pairs = np.diff(buckets.splits)
     steps = -(-pairs // buckets.batch_sizes)  # [K], batches of each bucket
     columns = [np.cumsum(steps) - steps, buckets.splits[:-1], pairs, buckets.batch_sizes]
@@ -221,22 +236,34 @@ def _cheapest_cuts(source, target, num_buckets):
     return ends[[0, *reversed(cuts)]]
 
 
+class Rows:
+    """Rows of ids that stand one behind the other, as `join_documents` gives them, to be gathered and padded.
+
+    Args:
+        ids: int32 [N].
+        lengths: int64 [D].
+
+    Call:
+        rows: int64 [B]; width: int64 scalar. Returns (int32 [B, width], 0 behind each row; int64 [B], their lengths).
+    """
+
+    def __init__(self, ids, lengths):
+        self.ids, self.begins, self.lengths = map(tf.constant, (ids, np.cumsum(lengths) - lengths, lengths))
+
+    def __call__(self, rows, width):
+        length = tf.gather(self.lengths, rows)
+        inside = tf.range(width) < length[:, None]  # [B, width]
+        at = tf.where(inside, tf.gather(self.begins, rows)[:, None] + tf.range(width), 0)
+        return tf.where(inside, tf.gather(self.ids, at), 0), length
+
+
 def _pair_gather(source, target, begin_id, end_id):
     """Returns a function of pairs int64 [B], bool [B] and the lengths S and T, that gives their batch."""
-    tables = []
-    for ids, lengths in (source, target):
-        tables.append((tf.constant(ids), tf.constant(np.cumsum(lengths) - lengths), tf.constant(lengths)))
-
-    def padded(table, pair, width):
-        ids, begins, lengths = table
-        length = tf.gather(lengths, pair)
-        inside = tf.range(width) < length[:, None]  # [B, width]
-        at = tf.where(inside, tf.gather(begins, pair)[:, None] + tf.range(width), 0)
-        return tf.where(inside, tf.gather(ids, at), 0), length
+    sources, targets = Rows(*source), Rows(*target)
 
     def gather(pair, exists, source_length, target_length):
-        source_ids, lengths = padded(tables[0], pair, source_length)
-        ids, inner = padded(tables[1], pair, target_length - 1)
+        source_ids, lengths = sources(pair, source_length)
+        ids, inner = targets(pair, target_length - 1)
         begin, nothing = tf.fill([tf.shape(ids)[0], 1], begin_id), tf.zeros([tf.shape(ids)[0], 1], tf.int32)
         place = tf.range(target_length)
         targets = tf.where(place == inner[:, None], end_id, tf.concat([ids, nothing], 1))

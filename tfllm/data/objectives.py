@@ -38,8 +38,8 @@ def masked_language_model(
     in a random place.
 
     Args:
-        dataset: `tf.data.Dataset` of next-token batches, as `lm_dataset` and `packed_dataset` make them. Ids where weights
-            (or, in packed rows, documents) are 0 are padding.
+        dataset: `tf.data.Dataset` of next-token batches, as `lm_dataset` and `packed_dataset` make them, or of whole texts,
+            as `text_dataset` makes them. Ids where weights (or, in packed rows, documents) are 0 are padding.
         tokenizer: a tokenizer, which knows `vocab_size` and its special tokens, or None.
         mask_id: int, the mask; special as well.
         vocab_size: int V; None asks the tokenizer.
@@ -89,11 +89,12 @@ def masked_language_model(
         keys = _row_keys(seed, epoch, ids, real)
         may = real & ~tf.gather(is_special, ids)
         chosen = _choose(keys, may, _word_begins(ids, may, documents, inside), rate)
-        fate = _chances(keys, 2, ids.shape[1])
-        random = tf.gather(ordinary, _below(_bits(keys, 3, ids.shape[1]), len(ordinary)))
+        length = ids.shape[1] or tf.shape(ids)[1]
+        fate = _chances(keys, 2, length)
+        random = tf.gather(ordinary, _below(_bits(keys, 3, length), len(ordinary)))
         hidden = tf.where(fate < mask_share, mask_id, tf.where(fate < mask_share + random_share, random, ids))
         changed = tf.where(chosen, hidden, ids)
-        inputs = changed if documents is None else inputs | {"ids": changed}
+        inputs = inputs | {"ids": changed} if isinstance(inputs, dict) else changed
         return inputs, tf.where(real, ids, 0), tf.cast(chosen, tf.float32)
 
     return _changed(dataset, change)
@@ -345,6 +346,9 @@ def _changed(dataset, change):
 
 def _read(inputs, weights):
     """Returns (ids int32 [B, T], bool [B, T] which of them are no padding, documents int32 [B, T] or None)."""
+    if isinstance(inputs, dict) and "lengths" in inputs:
+        real = tf.sequence_mask(inputs["lengths"], tf.shape(inputs["ids"])[1])
+        return inputs["ids"], real & (weights > 0), None
     if isinstance(inputs, dict):
         return inputs["ids"], inputs["documents"] > 0, inputs["documents"]
     return tf.cast(inputs, tf.int32), weights > 0, None
@@ -354,8 +358,8 @@ def _check_batches(dataset, packed=True):
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) != 3 or tf.nest.is_nested(spec[1]):
         raise ValueError(f"dataset must have batches (inputs, targets, weights); got {spec}")
-    if isinstance(spec[0], dict) and (not packed or set(spec[0]) != {"ids", "documents"}):
-        rows = "rows of ids, packed or not" if packed else "rows of ids that are not packed"
+    if isinstance(spec[0], dict) and (not packed or set(spec[0]) not in ({"ids", "documents"}, {"ids", "lengths"})):
+        rows = "rows of ids, packed or not, or with lengths" if packed else "rows of ids that are not packed"
         raise ValueError(f"dataset must have {rows}; got a dict of {sorted(spec[0])}")
 
 
