@@ -259,11 +259,11 @@ class Rows:
 
 def _pair_gather(source, target, begin_id, end_id):
     """Returns a function of pairs int64 [B], bool [B] and the lengths S and T, that gives their batch."""
-    sources, targets = Rows(*source), Rows(*target)
+    source_rows, target_rows = Rows(*source), Rows(*target)
 
     def gather(pair, exists, source_length, target_length):
-        source_ids, lengths = sources(pair, source_length)
-        ids, inner = targets(pair, target_length - 1)
+        source_ids, lengths = source_rows(pair, source_length)
+        ids, inner = target_rows(pair, target_length - 1)
         begin, nothing = tf.fill([tf.shape(ids)[0], 1], begin_id), tf.zeros([tf.shape(ids)[0], 1], tf.int32)
         place = tf.range(target_length)
         targets = tf.where(place == inner[:, None], end_id, tf.concat([ids, nothing], 1))

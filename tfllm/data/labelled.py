@@ -1,4 +1,4 @@
-"""Batches for encoders and heads: texts, texts with classes, words with tags, questions with answers, and texts that belong together.
+"""Batches for encoders and heads: texts, texts with classes, words with tags, questions with answers, pairs of texts.
 
 Every data set here takes the options of `pair_dataset` that shape batches (`batch_size`, `tokens_per_batch`, `num_buckets`,
 `multiple`) and passes (`seed`, `shuffle`, `epochs`, `start_step`), and goes on at any step as that one does. Rows come in buckets
@@ -114,8 +114,8 @@ def tagging_dataset(
         tags: list of lists of str, a tag a word.
         tokenizer, max_length, stride, separator, piece, add_special_tokens: as in `word_windows`: longer texts are cut into
             windows.
-        tag_names: list of str, the tags in the order of their numbers; None for those of the data, each type with its B and its I.
-            Give the training's to validation and test: a tag that is not among them is refused.
+        tag_names: list of str, the tags in the order of their numbers; None for those of the data, each type with its B and
+            its I. Give the training's to validation and test: a tag that is not among them is refused.
         bio: bool, whether tags are BIO: "O", "B-" and a type where an entity begins, "I-" and its type where it goes on.
         repair: bool, whether an I that continues nothing becomes a B; else it is refused.
         **options: of batches and passes, see above.
@@ -224,9 +224,9 @@ def span_dataset(
         **options: of batches and passes, see above.
 
     Returns:
-        `tf.data.Dataset` of `(inputs, spans int32 [B, 2], weights float32 [B])`: inputs are a dict of `"ids"`, `"segments"`, int32
-        [B, T], `"lengths"`, `"context_starts"` and `"context_lengths"`, int32 [B]; spans are the first and the last token of the
-        answer, or -1, -1. Its attribute `windows` is an `AnswerWindows`.
+        `tf.data.Dataset` of `(inputs, spans int32 [B, 2], weights float32 [B])`: inputs are a dict of `"ids"` and `"segments"`,
+        int32 [B, T], `"lengths"`, `"context_starts"` and `"context_lengths"`, int32 [B]; spans are first and last token of
+        the answer, or -1, -1. Its attribute `windows` is an `AnswerWindows`.
 
     Raises:
         ValueError: when the lists are not as many, a text is empty, an answer is not what stands at its start, and as
