@@ -17,7 +17,7 @@ from tfllm import (
 )
 from tfllm.data import load_text
 from tfllm.generation import TextGenerator
-from tfllm.models import LanguageModel, RecurrentLM, TransformerLM
+from tfllm.models import LanguageModel, RecurrentLM, RecurrentSeq2Seq, TransformerLM, TransformerSeq2Seq
 from tfllm.text import BPETokenizer, CharTokenizer, load_tokenizer
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "CharTokenizer",
     "LanguageModel",
     "RecurrentLM",
+    "RecurrentSeq2Seq",
     "TextGenerator",
     "TransformerLM",
+    "TransformerSeq2Seq",
     "alignment",
     "data",
     "embeddings",

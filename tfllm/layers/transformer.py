@@ -76,8 +76,9 @@ class TransformerBlock(keras.layers.Layer):
         cross_attention: bool, whether it attends to another text, between the two other parts.
 
     Call:
-        x: float [B, T, D]; cache, position, positions, lengths, training as in `SelfAttention.call`; memory and memory_mask as in
-        `CrossAttention.call`. Returns (float [B, T, D], the new cache or None).
+        x: float [B, T, D]; cache, position, positions, lengths, training as in `SelfAttention.call`; memory, memory_mask and
+        return_weights as in `CrossAttention.call`. Returns (float [B, T, D], the new cache or None), with `return_weights` also
+        the attention to the other text.
     """
 
     def __init__(
@@ -166,11 +167,13 @@ class TransformerBlock(keras.layers.Layer):
         memory=None,
         memory_mask=None,
         training=False,
+        return_weights=False,
     ):
         settings = {"position": position, "positions": positions, "lengths": lengths, "training": training}
         if self.remat and training and cache is None:
             return _rematerialized(lambda x: self._call(x, **settings)[0], self._seeds())(x), None
-        return self._call(x, cache=cache, memory=memory, memory_mask=memory_mask, **settings)
+        y, cache, weights = self._call(x, cache=cache, memory=memory, memory_mask=memory_mask, **settings)
+        return (y, cache, weights) if return_weights else (y, cache)
 
     def _call(self, x, *, training, cache=None, memory=None, memory_mask=None, **settings):
         y = self.attention_norm(x) if self.pre_norm else x
@@ -178,13 +181,15 @@ class TransformerBlock(keras.layers.Layer):
         x = x + self.drop(y, training=training)
         if not self.pre_norm:
             x = self.attention_norm(x)
+        weights = None
         if self.cross_attention:
             y = self.reading_norm(x) if self.pre_norm else x
-            x = x + self.drop(self.reading(y, memory, memory_mask, training=training), training=training)
+            y, weights = self.reading(y, memory, memory_mask, training=training, return_weights=True)
+            x = x + self.drop(y, training=training)
             x = x if self.pre_norm else self.reading_norm(x)
         y = self.feed_forward_norm(x) if self.pre_norm else x
         x = x + self.drop(self.feed_forward(y), training=training)
-        return (x if self.pre_norm else self.feed_forward_norm(x)), cache
+        return (x if self.pre_norm else self.feed_forward_norm(x)), cache, weights
 
     def _seeds(self):
         """Returns the variables that dropout draws from: a seed and how often it was drawn from, int [2]."""

@@ -49,7 +49,8 @@ class LanguageModel(FittedModel):
             context: what an encoder gave, for models that have one.
 
         Returns:
-            A nest of tensors, batch on axis 0 of every leaf, with `"position"`: int32 [B], tokens read so far.
+            A nest of tensors, batch on axis 0 of every leaf, with `"position"`: int32 [B], tokens read so far; and for a
+            model with an encoder `"context"`, which no step changes.
         """
         raise NotImplementedError
 
@@ -85,6 +86,12 @@ class LanguageModel(FittedModel):
     def features(self, inputs, training=False):
         """Returns what the head makes logits of: float [B, T, D]. Arguments and errors are those of `call`."""
         ids, documents = _ids_and_documents(inputs)
+        ids = self._checked(ids)
+        positions = None if documents is None else document_positions(_checked_documents(documents, ids))
+        return self._forward(ids, None, None, training, positions)[0]
+
+    def _checked(self, ids):
+        """Returns int32 ids of whole sequences, which must lie in the vocabulary and be at most `max_length`."""
         ids = checked_ids(ids, self.vocab_size)
         rule = f"ids must have at most max_length={self.max_length} tokens; got"
         if self.max_length is not None and ids.shape[1] is None:
@@ -93,8 +100,7 @@ class LanguageModel(FittedModel):
                 ids = tf.identity(ids)
         elif self.max_length is not None and ids.shape[1] > self.max_length:
             raise ValueError(f"{rule} {ids.shape[1]}")
-        positions = None if documents is None else document_positions(_checked_documents(documents, ids))
-        return self._forward(ids, None, None, training, positions)[0]
+        return ids
 
     def step(self, ids, state, lengths=None, *, last=False):
         """Reads tokens from a state on and returns what comes next, and the new state; the old one stays as it is.
@@ -137,12 +143,17 @@ class LanguageModel(FittedModel):
         """Returns a batch as it is, after its inputs, documents and targets were checked."""
         rules, limit = [], f"vocab_size={self.vocab_size}"
         for texts in batch if isinstance(batch[0], tuple) else [batch]:  # a pair of texts is two batches
-            ids, documents = _ids_and_documents(texts[0])
-            rules.append(("inputs", ids, 0, self.vocab_size, limit))
+            rules += self._rules_of(texts[0])
             rules += [("targets", targets, 0, self.vocab_size, limit) for targets in texts[1:2]]
-            if documents is not None:
-                rules.append(("documents", documents, 0, tf.shape(documents)[1] + 1, "T + 1"))
         return checked_on_host(batch, rules)
+
+    def _rules_of(self, inputs):
+        """Returns what must hold for the inputs of a batch, for `checked_on_host`."""
+        ids, documents = _ids_and_documents(inputs)
+        rules = [("inputs", ids, 0, self.vocab_size, f"vocab_size={self.vocab_size}")]
+        if documents is not None:
+            rules.append(("documents", documents, 0, tf.shape(documents)[1] + 1, "T + 1"))
+        return rules
 
     def get_compile_config(self):
         if not isinstance(getattr(self, "loss_fn", None), LMLoss):
