@@ -88,7 +88,8 @@ def _pad_prompts(prompts):
     for name, x in prompts.items():
         missing = [power_of_two(tf.shape(x)[0]) - tf.shape(x)[0]]
         if x.shape.rank == 2:
-            missing.append(power_of_two(tf.shape(x)[1], _LEAST) - tf.shape(x)[1])
+            least = 1 if "source" in prompts and name.endswith("ids") else _LEAST  # texts begin with one token
+            missing.append(power_of_two(tf.shape(x)[1], least) - tf.shape(x)[1])
         padded[name] = tf.pad(x, [[0, n] for n in missing])
     return padded
 

@@ -28,12 +28,17 @@ def model_card(generator, endpoints, jit_compile):
         "parameters": f"{numbers:,} ({', '.join(dtypes)}, {_bytes(model):,} bytes)",
         "computes in": f"{getattr(getattr(model, 'dtype_policy', None), 'name', 'float32')}",
         "vocabulary": f"{model.vocab_size:,} ids",
-        "longest text": "no limit" if model.max_length is None else f"{model.max_length:,} tokens",
+        "longest text": _limit(model.max_length),
         "tokenizer": f"`{type(tokenizer).__name__}`, {tokenizer.vocab_size:,} tokens; special: {special}",
         "weights": f"SHA-256 `{fingerprint(model)}`",
         "decoding": "compiled by XLA for each power of two of sizes" if jit_compile else "in the graph",
         "made with": f"tfllm {_version('tfllm')}, TensorFlow {tf.__version__}, Keras {_version('keras')}",
     }
+    if generator.reads_sources:
+        source, ends = generator.source_tokenizer, (generator.begin_id, generator.vocabulary.end_id)
+        facts["longest source"] = _limit(model.max_source_length)
+        facts["tokenizer of sources"] = f"`{type(source).__name__}`, {source.vocab_size:,} tokens"
+        facts["texts"] = "begin after `{}` and end with `{}`".format(*(tokenizer.tokens[token] for token in ends))
     lines = ["# Language model", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "```json", json.dumps(config, indent=1, sort_keys=True, default=str), "```", "", _CALLS]
@@ -90,6 +95,10 @@ def _row(name, one):
         value = value.decode() if isinstance(value, bytes) else value.tolist()
         default = f"`{round(value, 6) if isinstance(value, float) else value!r}`"
     return f"| `{name}` | {one.spec.dtype.name} | {shape} | {default} | {one.meaning} |"
+
+
+def _limit(size):
+    return "no limit" if size is None else f"{size:,} tokens"
 
 
 def _bytes(model):

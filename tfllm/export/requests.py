@@ -11,7 +11,6 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfllm.generation import Vocabulary
 from tfllm.generation.generator import Within
 from tfllm.generation.settings import MOST_SEQUENCES, MOST_TOKENS, NUMBERS
 
@@ -77,6 +76,9 @@ class SharedModel:
 
     def __init__(self, model):
         self._model, self._graphs = model, {}
+        if hasattr(model, "encode"):
+            specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+            self.encode = tf.function(lambda *source: model.encode(*source), input_signature=specs, autograph=False)
 
     def __getattr__(self, name):
         return getattr(self._model, name)
@@ -107,6 +109,7 @@ class Reader:
 
     Attributes:
         encode: function of string [N] to a ragged int32 [N, (T)].
+        encode_source: the same for the sources of a model with an encoder; None for other models.
         texts: function of ids int32 [R, N], count int32 [R] and kept int32 [R] to string [R].
         read: function of (dict of `prompts` and the inputs of `setting_inputs`, num_sequences int32, room bool) to a dict of
             the prompts, the settings of `make_settings`, the capacity and the deadline; with `room` all new tokens must fit
@@ -119,7 +122,10 @@ class Reader:
     def __init__(self, generator, jit_compile=False):
         self.model, self.tokenizer = SharedModel(generator.model), generator.tokenizer
         self.within = Within(self.model)
-        self.vocabulary, self.jit_compile = Vocabulary.of(generator.tokenizer), jit_compile
+        self.vocabulary, self.jit_compile = (
+            dataclasses.replace(generator.vocabulary),
+            jit_compile,
+        )  # with graphs of its own
         rows, whole, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
         texts = tf.TensorSpec([None], tf.string)
 
@@ -127,22 +133,42 @@ class Reader:
             return tf.function(function, input_signature=signature, autograph=False)
 
         self.encode = shared(lambda texts: generator.tokenizer.encode(texts), texts)
+        self.encode_source, self._begin_id = None, generator.begin_id
+        if generator.reads_sources:
+            same = generator.source_tokenizer is generator.tokenizer
+            self.encode_source = self.encode
+            if not same:
+                self.encode_source = shared(lambda texts: generator.source_tokenizer.encode(texts), texts)
         self.texts = shared(lambda *found: generator.texts(*found), tf.TensorSpec([None, None], tf.int32), rows, rows)
         specs = {"prompts": texts} | {name: one.spec for name, one in setting_inputs().items()}
         self.read = shared(self._read, specs, whole, flag)
 
-    def encoded(self, name, texts, room=0, truncates=None, *, real=False):
+    def prompts(self, name, texts, room=0, *, real=False):
+        """Returns the dict of prompts (`generation/loop.py`) that texts string [B] are; for the rest see `encoded`."""
+        if self.encode_source is None:
+            ids, lengths = self.encoded(name, texts, room, real=real)
+            return {"ids": ids, "lengths": lengths}
+        return self._begun(*self.encoded(name, texts, real=real, source=True), room)
+
+    def _begun(self, source, source_lengths, room):
+        """Returns the prompts of texts that answer sources: each begins with one token."""
+        begin = tf.fill([tf.shape(source)[0], 1], self._begin_id)
+        rows = tf.RaggedTensor.from_tensor(begin, tf.minimum(source_lengths, 1))  # one without a token has no answer
+        ids, lengths = self.laid_out("the beginnings of texts", rows, room)
+        return {"ids": ids, "lengths": lengths, "source": source, "source_lengths": source_lengths}
+
+    def encoded(self, name, texts, room=0, *, real=False, source=False):
         """Returns (ids int32 [B, P], lengths int32 [B]) of texts string [B], P at least 1.
 
         Args:
             name: str, how the sentences of refusals call them.
             texts: string [B].
             room: int or int32, tokens that must fit behind them.
-            truncates: bool scalar, whether texts that are too long lose their beginning; None for never.
             real: bool, whether each text must have a token.
+            source: bool, whether they are sources.
         """
         with tf.control_dependencies([refuse([not_empty(name, texts)])]):
-            rows = self.encode(tf.identity(texts))
+            rows = (self.encode_source if source else self.encode)(tf.identity(texts))
         if real:
             sizes = rows.row_lengths()
 
@@ -154,22 +180,23 @@ class Reader:
 
             with tf.control_dependencies([refuse([(tf.reduce_all(sizes > 0), sentence)])]):
                 rows = rows.with_flat_values(tf.identity(rows.flat_values))
-        return self.laid_out(name, rows, room, truncates)
+        return self.laid_out(name, rows, room, source=source)
 
-    def laid_out(self, name, rows, room=0, truncates=None):
-        """Does what `encoded` does, of a ragged int32 [B, (T)]."""
-        lengths, limit = tf.cast(rows.row_lengths(), tf.int32), self.model.max_length
-        starts = tf.cast(rows.row_starts(), tf.int32)
+    def laid_out(self, name, rows, room=0, truncates=None, source=False):
+        """Does what `encoded` does, of a ragged int32 [B, (T)]; where `truncates` (bool scalar) says so, rows that are too long
+        lose their beginning, or their end if they are sources."""
+        limit = self.model.max_source_length if source else self.model.max_length
+        lengths, starts = tf.cast(rows.row_lengths(), tf.int32), tf.cast(rows.row_starts(), tf.int32)
         if limit is not None:
             room = tf.convert_to_tensor(room)
             longest = tf.reduce_max(tf.concat([lengths, [0]], 0))
             if truncates is not None:
                 kept = tf.where(truncates & (room < limit), limit - room, tf.int32.max)
-                starts += tf.maximum(lengths - kept, 0)
+                starts += 0 if source else tf.maximum(lengths - kept, 0)
                 lengths = tf.minimum(lengths, kept)
             fits = tf.reduce_all(lengths <= limit - room)
             less = tf.where(room > 0, tf.strings.format(" less {} for what else must fit", room), "")
-            rule = f"{name} must have at most the max_length={limit} tokens of the model"
+            rule = f"{name} must have at most the max_{'source_' if source else ''}length={limit} tokens of the model"
             sentence = functools.partial(tf.strings.join, [rule, less, "; got ", tf.strings.as_string(longest)])
             with tf.control_dependencies([refuse([(fits, sentence)])]):
                 lengths = tf.identity(lengths)
@@ -187,8 +214,8 @@ class Reader:
         with tf.control_dependencies([refuse([*rules, refusal("guidance_scale", scale, f"be {words}", rule)])]):
             texts = tf.broadcast_to(tf.reshape(texts, [-1]), [batch])
             scale = tf.broadcast_to(tf.reshape(scale, [-1]), [batch])
-        ids, lengths = self.encoded("negative_prompts", texts, request["capacity"], real=True)
-        prompts = request["prompts"] | {"guide_ids": ids, "guide_lengths": lengths}
+        second = self.prompts("negative_prompts", texts, request["capacity"], real=True)
+        prompts = request["prompts"] | {f"guide_{name}": x for name, x in second.items()}
         return request | {"prompts": prompts, "settings": request["settings"] | {"guidance_scale": scale}}
 
     def _read(self, inputs, num_sequences, room):
@@ -198,15 +225,21 @@ class Reader:
             values = {name: tf.identity(value) for name, value in inputs.items()}
         words, forced = values["banned_words"], tf.reshape(values["forced_prefix"], [-1])
         # One call for all texts: a call costs more than the texts.
-        rows = self.encode(tf.concat([values["prompts"], forced, words, tf.strings.join([" ", words])], 0))
-        known = batch + tf.size(forced)
+        one, texts = self.encode_source in (None, self.encode), [forced, words, tf.strings.join([" ", words])]
+        rows = self.encode(tf.concat([values["prompts"], *texts] if one else texts, 0))
+        known, rows = (rows[:batch], rows[batch:]) if one else (self.encode_source(values["prompts"]), rows)
+        forced, words = rows[: tf.size(forced)], rows[tf.size(forced) :]
         settings = _layout(values, batch, size)
-        settings["banned"] = _each(_distinct(rows[known:], tf.size(words)), batch)
-        settings["forced"] = tf.broadcast_to(rows[batch:known].to_tensor(-1), [batch, _width(rows[batch:known])])
+        settings["banned"] = _each(_distinct(words, tf.size(values["banned_words"])), batch)
+        settings["forced"] = tf.broadcast_to(forced.to_tensor(-1), [batch, _width(forced)])
         capacity = tf.reduce_max(tf.concat([settings["max_new_tokens"], [1]], 0))
-        ids, lengths = self.laid_out("prompts", rows[:batch], tf.where(room, capacity, 0), values["truncate_prompts"])
+        room, truncates = tf.where(room, capacity, 0), values["truncate_prompts"]
+        if self.encode_source is None:
+            prompts = dict(zip(("ids", "lengths"), self.laid_out("prompts", known, room, truncates), strict=True))
+        else:
+            prompts = self._begun(*self.laid_out("prompts", known, 0, truncates, source=True), room)
         return {
-            "prompts": {"ids": ids, "lengths": lengths},
+            "prompts": prompts,
             "settings": settings,
             "capacity": capacity,
             "deadline": tf.timestamp() + tf.cast(values["max_time"], tf.float64),

@@ -40,7 +40,8 @@ def save(generator, path, *, signatures=None, top_log_probs=5, jit_compile=False
     Texts are the inputs that a call must give; everything else has a default, there, in `saved_model_cli` and in servers.
     (`loaded.signatures[...]` in Python knows no defaults: TensorFlow wants every input there.) Numbers are given once or
     one a prompt. `assets/` holds `tokenizer.json` and `model_card.md`, which lists inputs, defaults and outputs. Weights are
-    stored once, and so is what signatures have in common. The folder appears whole or not at all.
+    stored once, and so is what signatures have in common. The folder appears whole or not at all. The `prompts` of a `Seq2Seq`
+    are its sources, and so are the `contexts` of its `score` and the texts of `embed`.
 
     What a signature returns is what `TextGenerator` returns for the same settings. A broken rule raises
     `tf.errors.InvalidArgumentError` with the sentence of Python. One prompt gets at most a million new tokens in all.
@@ -72,6 +73,11 @@ def save(generator, path, *, signatures=None, top_log_probs=5, jit_compile=False
     weights = [weight.value for model in models for weight in getattr(model, "weights", ())]  # of drafts, too
     module.model_weights = list({id(weight): weight for weight in weights}.values())
     module.tokenizer = generator.tokenizer
+    assets = {"tokenizer.json": generator.tokenizer.to_json()}
+    if generator.source_tokenizer not in (None, generator.tokenizer):
+        module.source_tokenizer = generator.source_tokenizer
+        assets["source_tokenizer.json"] = generator.source_tokenizer.to_json()
+    assets["model_card.md"] = model_card(generator, endpoints, jit_compile)
     for name, endpoint in endpoints.items():
         setattr(module, name, endpoint.function)
     functions = {name: endpoint.function for name, endpoint in endpoints.items()}
@@ -80,10 +86,7 @@ def save(generator, path, *, signatures=None, top_log_probs=5, jit_compile=False
 
     logger, level = tf.get_logger(), tf.get_logger().level
     with tempfile.TemporaryDirectory() as place, files.whole_folder(path) as partial:
-        for name, content in (
-            ("tokenizer.json", generator.tokenizer.to_json()),
-            ("model_card.md", model_card(generator, endpoints, jit_compile)),
-        ):
+        for name, content in assets.items():
             (pathlib.Path(place) / name).write_text(content, encoding="utf-8")
             setattr(module, name.replace(".", "_"), tf.saved_model.Asset(f"{place}/{name}"))
         try:

@@ -53,7 +53,6 @@ _DETAILS = {
     "top_ids": "int32 [R, N, K], its likeliest tokens",
     "top_log_probs": "float32 [R, N, K], nats",
 }
-_PROMPTS = "texts to continue, none of them empty"
 
 
 def make_generate(reader, strategy, summary, *, top=None, guided=False):
@@ -69,7 +68,7 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
     samples = isinstance(strategy, Sample)
     if reader.jit_compile and hasattr(strategy, "fixed_width"):
         strategy = dataclasses.replace(strategy, fixed_width=True)
-    inputs = {"prompts": text_input("prompts", _PROMPTS)}
+    inputs = {"prompts": text_input("prompts", _prompts(reader))}
     if guided:
         meaning = "texts that the result is led away from; once or one a prompt"
         inputs["negative_prompts"] = Input(tf.TensorSpec(None, tf.string, "negative_prompts"), None, meaning)
@@ -129,21 +128,27 @@ def make_score(reader):
 
     def call(inputs):
         texts, contexts = inputs["texts"], inputs["contexts"]
-        given = tf.size(contexts) > 0
+        given = (tf.size(contexts) > 0) | reads_sources
         fits = ~given | (tf.size(contexts) == tf.size(texts))
         rule = "contexts must be as many as texts, {}; got {}"
         rules = [(fits, lambda: tf.strings.format(rule, (tf.size(texts), tf.size(contexts))))]
         rules += [not_empty("texts", texts), not_empty("contexts", contexts)]
-        with tf.control_dependencies([refuse(rules)]):
-            rows = reader.encode(tf.concat([texts, contexts], 0))
         num = tf.size(texts)
-        first, second = rows[num:], rows[:num]  # a context stands before its text
-        none = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int32), tf.zeros([num + 1], tf.int64))
-        first = tf.cond(given, lambda: first, lambda: none)
+        if reads_sources:
+            with tf.control_dependencies([refuse(rules)]):
+                prompts = reader.prompts("contexts", contexts, real=True)
+                second = reader.encode(tf.identity(texts))
+            first, source = tf.RaggedTensor.from_tensor(prompts["ids"]), (prompts["source"], prompts["source_lengths"])
+        else:
+            with tf.control_dependencies([refuse(rules)]):
+                rows = reader.encode(tf.concat([texts, contexts], 0))
+            first, second, source = rows[num:], rows[:num], ()  # a context stands before its text
+            none = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int32), tf.zeros([num + 1], tf.int64))
+            first = tf.cond(given, lambda: first, lambda: none)
         whole = tf.concat([first, second], 1)
         ids, lengths = reader.laid_out("texts and contexts", whole)
         before = tf.where(given, tf.cast(first.row_lengths(), tf.int32), 1)
-        log_probs = score_ids(reader.model, ids, lengths)
+        log_probs = score_ids(reader.model, ids, lengths, *source)
         at = tf.range(1, tf.shape(ids)[1])
         scored = (at >= before[:, None]) & (at < lengths[:, None])
         count = tf.reduce_sum(tf.cast(scored, tf.int32), -1)
@@ -157,9 +162,12 @@ def make_score(reader):
             "perplexity": tf.exp(-mean),
         }
 
+    reads_sources = reader.encode_source is not None
     meaning = "what stands before each text and is not scored, as many as texts; none: the first token is not scored"
     inputs = {"texts": text_input("texts", "texts to score, none of them empty")}
     inputs["contexts"] = optional("contexts", tf.string, [None], [], meaning)
+    if reads_sources:
+        inputs["contexts"] = text_input("contexts", "the sources of the texts, as many")
     outputs = {
         "log_probs": "float32 [B, T], nats, of each scored token by those before it, 0 behind the end",
         "ids": "int32 [B, T], the scored tokens",
@@ -180,12 +188,12 @@ def make_next_token(reader):
         top = inputs["top"]
         rule = refusal("top", top, f"be an int in [1, {size}]", lambda x: (x >= 1) & (x <= size))
         with tf.control_dependencies([refuse([rule])]):
-            ids, lengths = reader.encoded("prompts", inputs["prompts"], real=True)
-        shares = tf.exp(next_log_probs(reader.model, ids, lengths))
+            prompts = reader.prompts("prompts", inputs["prompts"], real=True)
+        shares = tf.exp(next_log_probs(reader.model, **prompts))
         probability, index = tf.math.top_k(shares[:, : len(tokens)], tf.minimum(top, len(tokens)))
         return {"token": tf.gather(names, index), "probability": probability, "id": index, "distribution": shares}
 
-    inputs = {"prompts": text_input("prompts", _PROMPTS)}
+    inputs = {"prompts": text_input("prompts", _prompts(reader))}
     inputs["top"] = optional("top", tf.int32, [], 10, "how many of the likeliest tokens, at least 1")
     outputs = {
         "token": "string [B, K], the likeliest next tokens",
@@ -200,7 +208,8 @@ def make_embed(reader):
     """Returns the `Endpoint` of a text's features, averaged over its tokens."""
 
     def call(inputs):
-        return {"embedding": embed_ids(reader.model, *reader.encoded("texts", inputs["texts"]))}
+        source = reader.encode_source is not None
+        return {"embedding": embed_ids(reader.model, *reader.encoded("texts", inputs["texts"], source=source))}
 
     inputs = {"texts": text_input("texts", "texts, none of them empty")}
     return _endpoint(call, inputs, {"embedding": "float32 [B, D]"}, "the mean of the model's last features")
@@ -237,6 +246,11 @@ def make_decode(reader):
     inputs = {"ids": Input(tf.TensorSpec([None, None], tf.int32, "ids"), None, f"in [0, {size})")}
     inputs["lengths"] = optional("lengths", tf.int32, [None], [], "how many ids of each row count; none: all")
     return _endpoint(call, inputs, {"text": "string [B], without special tokens"}, "ids to texts")
+
+
+def _prompts(reader):
+    what = "texts to continue" if reader.encode_source is None else "sources, which the texts answer"
+    return f"{what}, none of them empty"
 
 
 def _endpoint(call, inputs, outputs, summary):

@@ -1,5 +1,6 @@
 """Decoding: sees a model's `initial_state`, `step` and `max_length`, and no model."""
 
+from tfllm.generation.attention import Attention, draw_attention, read_attention
 from tfllm.generation.automaton import TokenAutomaton
 from tfllm.generation.beam import BeamSearch
 from tfllm.generation.contrastive import ContrastiveSearch
@@ -18,6 +19,7 @@ from tfllm.generation.value import ValueBeam
 
 __all__ = [
     "STRATEGIES",
+    "Attention",
     "BeamSearch",
     "Completion",
     "ContrastiveSearch",
@@ -33,11 +35,13 @@ __all__ = [
     "ValueBeam",
     "Vocabulary",
     "cut_off",
+    "draw_attention",
     "draw_probabilities",
     "draw_tree",
     "generate_ids",
     "make_settings",
     "pick",
     "process",
+    "read_attention",
     "search_tree",
 ]

@@ -13,7 +13,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tfllm.generation.history import NAN, NO_TOKEN, TIME, extend, new_tokens, start_history
-from tfllm.generation.loop import copies, guided, read_prompts, take_state
+from tfllm.generation.loop import copies, guided, read_prompts, reorder_state, second_prompts, take_state
 from tfllm.generation.phrases import phrase_table
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import entropy
@@ -152,7 +152,7 @@ class BeamSearch(Strategy):
             reads = tf.cast(goes(loop), tf.int32)
             states = {name: loop[name] for name in ("state", "guide") if name in loop}
             if size > 1:
-                states = take_state(states, loop["parents"])
+                states = {name: reorder_state(state, loop["parents"]) for name, state in states.items()}
             logits = {}
             for name in states:
                 logits[name], states[name] = model.step(token, states[name], reads)
@@ -401,8 +401,8 @@ def _read(model, prompts, capacity):
     """Reads the prompts, and second prompts where there are any, as `loop.begin` does."""
     logits, state, tokens, count = read_prompts(model, prompts, capacity)
     reading = {"state": state, "logits": logits}
-    if "guide_ids" in prompts:
-        second = {"ids": prompts["guide_ids"], "lengths": prompts["guide_lengths"]}
+    second = second_prompts(prompts)
+    if second:
         reading["guide_logits"], reading["guide"], _, _ = read_prompts(model, second, capacity)
     return reading, tokens, count
 

@@ -12,7 +12,17 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tfllm.generation.history import NAN, NO_TOKEN, extend, out_of_time, start_history
-from tfllm.generation.loop import add_to_record, copies, guided, outcome, read_prompts, start_record, take_state
+from tfllm.generation.loop import (
+    add_to_record,
+    copies,
+    guided,
+    outcome,
+    part_state,
+    read_prompts,
+    second_prompts,
+    start_record,
+    take_state,
+)
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off
 from tfllm.generation.strategy import Strategy, check_size
@@ -92,7 +102,7 @@ class ContrastiveSearch(Strategy):
         grew = after["new"] > history["new"]
         loop = loop | {
             "history": after,
-            "state": take_state(state, chosen),
+            "state": take_state(part_state(state)[0], chosen) | part_state(loop["state"])[1],
             "logits": model.logits(tf.gather(features, chosen))[:, 0],
             "read": _put(loop["read"], history["count"], tf.gather(directions, chosen)[:, 0]),
             "score": loop["score"] + tf.where(grew, tf.reduce_max(scores, -1), 0.0),
@@ -113,6 +123,7 @@ def _begin(model, prompts, settings, capacity):
         return features[:, None], state  # where `read_prompts` expects the logits of one token
 
     reader = types.SimpleNamespace(max_length=model.max_length, initial_state=model.initial_state, step=read_all)
+    reader.encode = getattr(model, "encode", None)  # of a model that reads sources
     features, state, tokens, count = read_prompts(reader, prompts, capacity)
     last = tf.gather(features, tf.maximum(prompts["lengths"] - 1, 0)[:, None], batch_dims=1)
     read = tf.pad(_directions(features), [[0, 0], [0, capacity], [0, 0]])
@@ -124,8 +135,8 @@ def _begin(model, prompts, settings, capacity):
         before = tf.repeat(_directions(before)[:, :length], tf.shape(count)[0], axis=0)
         read = tf.concat([before, read], 1)
     loop = {"state": state, "read": read, "logits": model.logits(last)[:, 0], "score": tf.zeros(tf.shape(count))}
-    if "guide_ids" in prompts:
-        second = {"ids": prompts["guide_ids"], "lengths": prompts["guide_lengths"]}
+    second = second_prompts(prompts)
+    if second:
         loop["guide_logits"], loop["guide"], _, _ = read_prompts(model, second, capacity)
     return loop | {"history": start_history(tokens, count, settings)}
 

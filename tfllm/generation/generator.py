@@ -1,4 +1,7 @@
-"""TextGenerator: strings in, strings out, around a model, a tokenizer and the compiled strategies."""
+"""TextGenerator: strings in, strings out, around a model, a tokenizer and the compiled strategies.
+
+With a model that has an encoder (`Seq2Seq`), prompts are sources: the encoder reads them, and a text begins with `begin_id`.
+"""
 
 import collections
 import dataclasses
@@ -25,6 +28,9 @@ from tfllm.generation.strategy import check_size
 
 _STREAM_CHUNK = 4  # tokens a call: few enough to look alive, enough to hide the cost of a call
 _XLA_CHUNK = 16  # tokens between two looks at the clock, which XLA does not have
+_TABLE = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]  # ids and their lengths
+_BEGIN_TOKENS = ("<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of_text|>", "[CLS]")
+_END_TOKENS = ("</s>", "<eos>", "[EOS]", "[SEP]")  # beside those that a tokenizer knows as its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +98,13 @@ class TextGenerator:
     """Continues texts with a language model; compiled once, for prompts, lengths and settings of any kind.
 
     Args:
-        model: a `LanguageModel`.
-        tokenizer: the tokenizer that it was trained with.
+        model: a `LanguageModel`. The prompts of a `Seq2Seq` are sources, and what is generated answers them.
+        tokenizer: the tokenizer that it was trained with; of a `Seq2Seq`, that of the texts.
+        source_tokenizer: the tokenizer of a `Seq2Seq`'s sources; None means `tokenizer`.
+        begin_id: int, what the decoder of a `Seq2Seq` reads first. None means the tokenizer's `<s>`, `<bos>`, `[BOS]`,
+            `<|startoftext|>`, `<|begin_of_text|>` or `[CLS]`, the first that it has, else the end token.
+        end_id: int, the token that ends a text. None means the tokenizer's own end token; for a `Seq2Seq` also `<eos>`, `[EOS]`
+            or `[SEP]`.
         jit_compile: bool, whether XLA compiles the loop. It needs fixed shapes, so batch, prompt and new tokens are padded
             to powers of two and each new combination compiles once, which takes seconds.
         max_programs: int, the most compiled programs that are kept; the one that was not used for longest goes first.
@@ -103,7 +114,8 @@ class TextGenerator:
         program_count: int, compiled programs that are kept.
 
     Raises:
-        ValueError: when the tokenizer has more ids than the model.
+        ValueError: when a tokenizer has more ids than the model, an id is out of the vocabulary, a model without an encoder is
+            given a `source_tokenizer` or `begin_id`, or one with an encoder has no `begin_id` or `end_id`.
 
     Example:
         >>> import tfllm
@@ -114,7 +126,17 @@ class TextGenerator:
         True
     """
 
-    def __init__(self, model, tokenizer, *, jit_compile=False, max_programs=64):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        *,
+        source_tokenizer=None,
+        begin_id=None,
+        end_id=None,
+        jit_compile=False,
+        max_programs=64,
+    ):
         if tokenizer.vocab_size > model.vocab_size:
             raise ValueError(
                 f"tokenizer must have at most the model's vocab_size={model.vocab_size}; got {tokenizer.vocab_size}"
@@ -122,11 +144,16 @@ class TextGenerator:
         if isinstance(max_programs, bool) or not isinstance(max_programs, int) or max_programs < 1:
             raise ValueError(f"max_programs must be an int of at least 1; got {max_programs!r}")
         self.model, self.tokenizer, self.jit_compile = model, tokenizer, jit_compile
-        self.vocabulary = Vocabulary.of(tokenizer)
+        self.reads_sources = hasattr(model, "encode")
+        self.source_tokenizer, self.begin_id, end_id = self._ends(source_tokenizer, begin_id, end_id)
+        self.vocabulary = dataclasses.replace(Vocabulary.of(tokenizer), end_id=end_id)
         self.max_programs, self.trace_count = max_programs, 0
         self._programs = collections.OrderedDict()
         self._within = Within(model)
         self._encode = self._compile(tokenizer.encode, [tf.TensorSpec([None], tf.string)])
+        self._encode_source = self._encode
+        if self.source_tokenizer not in (None, tokenizer):
+            self._encode_source = self._compile(self.source_tokenizer.encode, [tf.TensorSpec([None], tf.string)])
         rows = tf.TensorSpec([None], tf.int32)
         self._texts = self._compile(self.texts, [tf.TensorSpec([None, None], tf.int32), rows, rows])
 
@@ -138,14 +165,14 @@ class TextGenerator:
         """Continues one text or several.
 
         Args:
-            prompts: str, or list of str, none of them empty unless there is a prefix.
+            prompts: str, or list of str, none of them empty unless there is a prefix; the sources of a `Seq2Seq`.
             strategy: one of "sample", "greedy", "beam_search", ..., or a `Strategy`.
             prefix: `Prefix`, what stands before every prompt, or None.
             **settings: the fields of the strategy and the settings of `make_settings`, each once or one a prompt; the
                 usual ones are `max_new_tokens` (128), `temperature` (1), `top_k`, `top_p`, `stop` and `seed`. Also
                 `negative_prompt`, str or list of str, which `guidance_scale` leads away from; `max_time`, float > 0,
                 seconds after which all rows end; `truncate_prompts`, bool, whether prompts that are too long for the
-                model lose their beginning instead of being refused.
+                model lose their beginning (sources their end) instead of being refused.
 
         Returns:
             str for a str, else list of str: what follows each prompt, without the prompt; the best where there are several.
@@ -224,7 +251,12 @@ class TextGenerator:
 
         Returns:
             `Prefix`.
+
+        Raises:
+            ValueError: on an empty text, or for a model with an encoder, whose texts `forced_prefix` begins.
         """
+        if self.reads_sources:
+            raise ValueError(f"model must have no encoder for a prefix; got {type(self.model).__name__}")
         ids, lengths = self._encoded("prefix", [prefix], room=1, real=True)
 
         def read(ids):
@@ -240,31 +272,38 @@ class TextGenerator:
 
         Args:
             texts: str or list of str. Without a context the first token has none before it and is not scored.
-            contexts: str or list of str, one for each text: what stands before it and is not scored, encoded on its own.
+            contexts: str or list of str, one for each text: what stands before it and is not scored, encoded on its own. The
+                sources of a `Seq2Seq`, which must be given; all tokens of its texts are scored, and the end token is not.
 
         Returns:
             `Score` for a str, else list of `Score`.
 
         Raises:
-            ValueError: on an empty text or context, or more tokens than the model can hold.
+            ValueError: on an empty text or context, no contexts for a `Seq2Seq`, or more tokens than the model can hold.
         """
         single = isinstance(texts, str)
         texts = self._as_prompts("texts", texts)
         if not texts:
             return []
         ids, lengths = self._encoded("texts", texts)
-        before = np.ones(len(texts), np.int32)
+        before, sources = np.ones(len(texts), np.int32), ()
+        if contexts is None and self.reads_sources:
+            raise ValueError("contexts must be the sources of the texts, for a model with an encoder; got None")
         if contexts is not None:
             contexts = [contexts] * len(texts) if isinstance(contexts, str) else self._as_prompts("contexts", contexts)
             if len(contexts) != len(texts):
                 raise ValueError(f"contexts must be as many as texts, {len(texts)}; got {len(contexts)}")
-            known, before = self._encoded("contexts", contexts)
+            if self.reads_sources:
+                sources = self._encoded("contexts", contexts, real=True, source=True)
+                known = np.full([len(texts), 1], self.begin_id, np.int32)
+            else:
+                known, before = self._encoded("contexts", contexts)
             rows = [[*a[:m], *b[:n]] for a, m, b, n in zip(known, before, ids, lengths, strict=True)]
             ids, lengths = _padded_rows(rows)
             self._check_length("texts and contexts", lengths)
-        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        specs = _TABLE * 2 if sources else _TABLE
         program = self._program(("score",), lambda *inputs: score_ids(self.model, *inputs), specs)
-        log_probs = program(ids, lengths).numpy()
+        log_probs = program(ids, lengths, *sources).numpy()
         scores = []
         for row, terms, first, end in zip(ids, log_probs, before, lengths, strict=True):
             first = max(first, 1)  # a context of blanks may have no token, and so may a text
@@ -301,17 +340,20 @@ class TextGenerator:
         single, prompts = isinstance(prompts, str), self._as_prompts("prompts", prompts)
         if not prompts:
             return np.zeros([0, self.model.vocab_size], np.float32)
-        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        inputs = self._laid_out("prompts", prompts, real=True)
+        specs = _TABLE * (len(inputs) // 2)
         program = self._program(("next",), lambda *inputs: next_log_probs(self.model, *inputs), specs)
-        shares = np.exp(program(*self._encoded("prompts", prompts, real=True)).numpy())
+        shares = np.exp(program(*inputs.values()).numpy())
         return shares[0] if single else shares
 
     def embed(self, texts):
-        """Returns float32 [D] for a str, else [B, D]: the mean of the model's last features over each text's tokens."""
+        """Returns float32 [D] for a str, else [B, D]: the mean of the model's last features over each text's tokens.
+
+        Of a `Seq2Seq`, texts are sources, and the features those of the encoder.
+        """
         single, texts = isinstance(texts, str), self._as_prompts("texts", texts)
-        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
-        program = self._program(("embed",), lambda *inputs: embed_ids(self.model, *inputs), specs)
-        vectors = program(*self._encoded("texts", texts)).numpy()
+        program = self._program(("embed",), lambda *inputs: embed_ids(self.model, *inputs), _TABLE)
+        vectors = program(*self._encoded("texts", texts, source=self.reads_sources)).numpy()
         return vectors[0] if single else vectors
 
     def warm_up(self, batch_sizes=(1,), prompt_lengths=(16,), max_new_tokens=(128,), *, strategy="sample", **settings):
@@ -325,7 +367,8 @@ class TextGenerator:
             float, the seconds it took.
         """
         began = time.perf_counter()
-        token = int(np.argmax([len(piece) > 0 for piece in self.tokenizer.token_bytes()]))
+        tokenizer = self.source_tokenizer or self.tokenizer
+        token = int(np.argmax([len(piece) > 0 for piece in tokenizer.token_bytes()]))
         for batch in batch_sizes:
             for length in prompt_lengths:
                 for new in max_new_tokens:
@@ -362,11 +405,10 @@ class TextGenerator:
         if prefix is not None and getattr(prefix, "model", None) is not self.model:
             raise ValueError(f"prefix must be what prefill of a generator of this model returned; got {prefix!r:.80}")
         if isinstance(prompts, _Ids):
-            single, ids, lengths = False, prompts.ids, prompts.lengths
-            num_rows = len(ids)
+            single, num_rows = False, len(prompts.ids)
         else:
             single, prompts = isinstance(prompts, str), self._as_prompts("prompts", prompts, empty=prefix is not None)
-            num_rows, ids = len(prompts), None
+            num_rows = len(prompts)
         laid_out = make_settings(num_rows, self.model.vocab_size, self.tokenizer, **settings)
         new = int(laid_out["max_new_tokens"].max(initial=1))
         if new * strategy.num_sequences > MOST_TOKENS:
@@ -374,12 +416,8 @@ class TextGenerator:
             raise ValueError(f"max_new_tokens must be at most {MOST_TOKENS} in all sequences of a prompt; got {total}")
         room = 0 if strategy.refills and negative is None else new
         room += 0 if prefix is None else len(prefix.ids) - 1
-        if ids is not None:
-            self._check_length("prompt_lengths", lengths, room)
-        else:
-            last = None if prefix is None else prefix.ids[-1:].tolist()
-            ids, lengths = self._encoded("prompts", prompts, room, bool(truncates), last)
-        inputs = {"ids": ids, "lengths": lengths}
+        last = None if prefix is None else prefix.ids[-1:].tolist()
+        inputs = self._laid_out("prompts", prompts, room, bool(truncates), last)
         if negative is not None:
             negative = (
                 [negative] * num_rows if isinstance(negative, str) else self._as_prompts("negative_prompt", negative)
@@ -388,12 +426,13 @@ class TextGenerator:
                 raise ValueError(
                     f"negative_prompt must be one or one for each of {num_rows} prompts; got {len(negative)}"
                 )
-            inputs["guide_ids"], inputs["guide_lengths"] = self._encoded("negative_prompt", negative, room, real=True)
+            second = self._laid_out("negative_prompt", negative, room, real=True)
+            inputs |= {f"guide_{name}": x for name, x in second.items()}
         if prefix is not None:
             inputs |= {"prefix": prefix.ids[None, :-1], "state": prefix.state}
         limit, before = self.model.max_length, 0 if prefix is None else len(prefix.ids) - 1
         model = self.model
-        if limit is not None and before + int(lengths.max(initial=0)) + new <= limit:
+        if limit is not None and before + int(inputs["lengths"].max(initial=0)) + new <= limit:
             model = self._within
         return _Request(model, inputs, laid_out, strategy, new, max_time, single)
 
@@ -406,26 +445,80 @@ class TextGenerator:
                 raise ValueError(f"{name} must be strings that are not empty; got {prompt!r}")
         return list(prompts)
 
-    def _encoded(self, name, texts, room=0, truncates=False, first=None, real=False):
+    def _laid_out(self, name, texts, room=0, truncates=False, first=None, real=False):
+        """Returns the dict of prompts (`loop.py`) that texts are, or `_Ids`; the other arguments are those of `_encoded`."""
+        source, given = self.reads_sources, isinstance(texts, _Ids)
+        ids, lengths = (
+            (texts.ids, texts.lengths)
+            if given
+            else self._encoded(name, texts, 0 if source else room, truncates, first, real, source)
+        )
+        if given:
+            self._check_length("prompt_lengths", lengths, 0 if source else room, source)
+        if not source:
+            return {"ids": ids, "lengths": lengths}
+        begin = np.full([len(ids), 1], self.begin_id, np.int32)
+        ones = np.minimum(lengths, 1)  # a source without a token has no answer
+        self._check_length("the beginnings of texts", ones, room)
+        return {"ids": begin, "lengths": ones, "source": ids, "source_lengths": lengths}
+
+    def _encoded(self, name, texts, room=0, truncates=False, first=None, real=False, source=False):
         """Returns (int32 [B, P], int32 [B]) of texts, each behind the ids `first`, P at least 1; `real` ones have a token."""
         texts = self._as_prompts(name, texts, empty=first is not None)
         if not texts:
             return np.zeros([0, 1], np.int32), np.zeros([0], np.int32)
-        rows, limit, start = self._encode(tf.constant(texts)).to_list(), self.model.max_length, list(first or [])
+        rows = (self._encode_source if source else self._encode)(tf.constant(texts)).to_list()
+        limit, start = self._limit(source), list(first or [])
         kept = None if limit is None else limit - room - len(start)
         if truncates and kept is not None and kept > 0:
-            rows = [row[-kept:] for row in rows]
+            rows = [row[:kept] if source else row[-kept:] for row in rows]
         ids, lengths = _padded_rows([[*start, *row] for row in rows])
         if real and not lengths.all():
             raise ValueError(f"{name} must have a token each; got {texts[int(np.argmin(lengths))]!r}, which has none")
-        self._check_length(name, lengths, room)
+        self._check_length(name, lengths, room, source)
         return ids.astype(np.int32), lengths
 
-    def _check_length(self, name, lengths, room=0):
-        limit, longest = self.model.max_length, int(lengths.max(initial=0))
+    def _limit(self, source):
+        return self.model.max_source_length if source else self.model.max_length
+
+    def _check_length(self, name, lengths, room=0, source=False):
+        limit, longest = self._limit(source), int(lengths.max(initial=0))
         if limit is not None and longest + room > limit:
             why = f" less {room} for what else must fit" if room else ""
-            raise ValueError(f"{name} must have at most the model's max_length={limit} tokens{why}; got {longest}")
+            size = f"max_{'source_' if source else ''}length={limit}"
+            raise ValueError(f"{name} must have at most the model's {size} tokens{why}; got {longest}")
+
+    def _ends(self, source_tokenizer, begin_id, end_id):
+        """Returns (tokenizer of sources or None, begin_id or None, end_id or -1), after they were checked."""
+        model, tokenizer = self.model, self.tokenizer
+
+        def known(names):
+            return next((tokenizer.id_of(name) for name in names if name in tokenizer.special_tokens), None)
+
+        for name, value in (("begin_id", begin_id), ("end_id", end_id)):
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and 0 <= value < model.vocab_size):
+                raise ValueError(f"{name} must be an id in [0, {model.vocab_size}); got {value!r}")
+        end_id = tokenizer.end_id if end_id is None else int(end_id)
+        if not self.reads_sources:
+            for name, value in (("source_tokenizer", source_tokenizer), ("begin_id", begin_id)):
+                if value is not None:
+                    raise ValueError(f"{name} must be None for a model without an encoder; got {value!r}")
+            return None, None, end_id
+        end_id = known(_END_TOKENS) if end_id < 0 else end_id
+        begin_id = known(_BEGIN_TOKENS) if begin_id is None else int(begin_id)
+        begin_id = end_id if begin_id is None else begin_id
+        if begin_id is None or end_id is None:
+            raise ValueError(
+                f"begin_id and end_id must be given where the tokenizer has none; got {begin_id} and {end_id}"
+            )
+        source_tokenizer = tokenizer if source_tokenizer is None else source_tokenizer
+        limit = model.source_vocab_size or model.vocab_size
+        if source_tokenizer.vocab_size > limit:
+            raise ValueError(
+                f"source_tokenizer must have at most the model's {limit} source ids; got {source_tokenizer.vocab_size}"
+            )
+        return source_tokenizer, begin_id, end_id
 
     def _run(self, prompts, strategy, prefix, settings, top=None):
         """Returns (dict of NumPy arrays, what the strategy found and `num_sequences`; whether there was one prompt)."""
@@ -474,15 +567,15 @@ class TextGenerator:
         plain, tensors = request.strategy.split()
         inputs, batch = request.inputs, len(request.inputs["lengths"])
         rows, capacity = power_of_two(batch), power_of_two(request.capacity, 16)
-        padded = {}
-        for name in ("", "guide_"):
-            if f"{name}ids" in inputs:
-                ids = inputs[f"{name}ids"]
-                padded[f"{name}ids"] = np.zeros([rows, power_of_two(ids.shape[1], 16)], np.int32)
-                padded[f"{name}ids"][:batch, : ids.shape[1]] = ids
-                padded[f"{name}lengths"] = np.pad(inputs[f"{name}lengths"], [0, rows - batch])  # length 0 ends at once
-        if "prefix" in inputs:
-            padded |= {"prefix": inputs["prefix"], "state": inputs["state"]}
+        kept = ("prefix", "state")
+        padded = {name: inputs[name] for name in kept if name in inputs}
+        for name, x in inputs.items():
+            if name not in kept:
+                widths = [(0, rows - batch)]  # length 0 ends at once
+                if x.ndim == 2:
+                    least = 1 if self.reads_sources and name.endswith("ids") else 16  # texts begin with one token
+                    widths.append((0, power_of_two(x.shape[1], least) - x.shape[1]))
+                padded[name] = np.pad(x, widths)
         settings = pad_settings(request.settings, rows)
         shapes = tf.nest.map_structure(lambda x: tuple(x.shape), (padded, settings))
         key = ("xla", id(request.model), plain, repr(shapes), capacity, top)

@@ -4,7 +4,8 @@ The functions here are pure and run eagerly, in a graph and under XLA. `begin` a
 to look in between (streaming); `generate_ids` is the two in one. Prompts are a dict of tensors:
 
     ids, lengths               int32 [B, P], int32 [B]: prompts, padded on the right with any id
-    guide_ids, guide_lengths   the same for second prompts, which guidance leads away from; or left out
+    source, source_lengths     the same for what a model with an encoder reads first; its prompts are then what texts begin with
+    guide_...                  all of these for second prompts, which guidance leads away from; or left out
     prefix, state              int32 [1, Q] and a state of one row that has read it: what stands before every prompt; or left out
 
 A decoding in progress is a dict of the history (`history.py`), the model's state, the second prompt's state and the record of
@@ -64,7 +65,7 @@ def read_prompts(model, prompts, capacity):
     slots = before + size + capacity
     if model.max_length is not None:
         slots = min(slots, model.max_length) if isinstance(slots, int) else tf.minimum(slots, model.max_length)
-    state = model.initial_state(batch, slots)
+    state = model.initial_state(batch, slots, **read_sources(model, prompts))
     tokens, count = tf.pad(ids, [[0, 0], [0, capacity]]), lengths
     if prefix is not None:
         state = tf.nest.map_structure(_fill, state, prompts["state"])
@@ -74,9 +75,35 @@ def read_prompts(model, prompts, capacity):
     return logits[:, 0], state, tokens, count
 
 
+def read_sources(model, prompts):
+    """Returns dict of the `context` that the encoder makes of the sources among the prompts, empty where there are none."""
+    return {"context": model.encode(prompts["source"], prompts["source_lengths"])} if "source" in prompts else {}
+
+
+def second_prompts(prompts):
+    """Returns the prompts that guidance leads away from, an empty dict where there are none."""
+    return {name.removeprefix("guide_"): x for name, x in prompts.items() if name.startswith("guide_")}
+
+
 def take_state(state, rows):
-    """Returns the rows `rows` (int32 [R]) of a nest of tensors, some of them perhaps several times."""
+    """Returns the rows `rows` (int32 [R]) of a nest of tensors, some of them perhaps several times.
+
+    What an encoder gave is repeated with its rows: a step wants it row by row, and a product that reads it once for all beams of
+    a prompt would need a second kind of step in every model.
+    """
     return tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), state)
+
+
+def part_state(state):
+    """Returns (what the steps of a model change of a state, a dict of the rest: what an encoder gave, or nothing)."""
+    own = {name: part for name, part in state.items() if name != "context"}
+    return own, {name: part for name, part in state.items() if name not in own}
+
+
+def reorder_state(state, rows):
+    """Does what `take_state` does for rows that come from rows of the same prompt, which have the same source."""
+    own, context = part_state(state)
+    return take_state(own, rows) | context
 
 
 def copies(batch, num):
@@ -88,8 +115,8 @@ def begin(model, prompts, settings, vocabulary, capacity, *, num_sequences=1, to
     """Reads the prompts and chooses the first token of every row; see `generate_ids`."""
     logits, state, tokens, count = read_prompts(model, prompts, capacity)
     loop = {"state": state, "tokens": tokens, "count": count, "logits": logits}
-    if "guide_ids" in prompts:
-        second = {"ids": prompts["guide_ids"], "lengths": prompts["guide_lengths"]}
+    second = second_prompts(prompts)
+    if second:
         loop["guide_logits"], loop["guide"], _, _ = read_prompts(model, second, capacity)
     if not isinstance(num_sequences, int) or num_sequences > 1:
         loop = take_state(loop, copies(tf.shape(count)[0], num_sequences))
@@ -225,9 +252,11 @@ def refill(model, history, full, logits, state, unread=0):
         kept = model.max_length // 2
         at = tf.maximum(history["count"] - kept, 0)[:, None] + tf.range(max(kept - unread, 1))
         window = tf.gather(history["tokens"], tf.minimum(at, tf.shape(history["tokens"])[1] - 1), batch_dims=1)
-        empty = tf.nest.map_structure(tf.zeros_like, state)
-        fresh, fresh_state = model.step(window, empty, tf.where(full, kept - unread, 0), last=True)
-        return _by_row(full, (fresh[:, 0], fresh_state), (logits, state))
+        own, context = part_state(state)
+        empty = tf.nest.map_structure(tf.zeros_like, own)
+        fresh, fresh_state = model.step(window, empty | context, tf.where(full, kept - unread, 0), last=True)
+        renewed, own = _by_row(full, (fresh[:, 0], part_state(fresh_state)[0]), (logits, own))
+        return renewed, own | context
 
     return tf.cond(tf.reduce_any(full), renew, lambda: (logits, state))
 

@@ -11,8 +11,8 @@ numbered by slot, the likeliest token first.
 
 What a node keeps of the model's state is what its own token wrote: vectors (a recurrent model's) whole, of a cache of keys and
 values the one slot. A leaf then costs one token: the slots of the nodes above it are written into one cache a row, behind the
-prompt's. B times N slots are what it takes, a cache of N more tokens. A state of another kind stays at the root, and the tokens
-from there to the leaf are read again, in one call as well.
+prompt's. B times N slots are what it takes, a cache of N more tokens. What an encoder gave, which no step changes, stays at the
+root. So does a state of another kind, and then the tokens from there to the leaf are read again, in one call as well.
 Source: Silver et al. 2017, "Mastering the game of Go without human knowledge" (PUCT); Chaffin et al. 2022, arXiv:2109.13582
 (on text); Danihelka et al. 2022, "Policy improvement by planning with Gumbel" (Gumbel root).
 """
@@ -25,7 +25,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
-from tfllm.generation.loop import add_to_record, read_prompts, start_record
+from tfllm.generation.loop import add_to_record, part_state, read_prompts, start_record
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off
 from tfllm.generation.strategy import Strategy, check_size
@@ -163,7 +163,7 @@ class MonteCarloTreeSearch(Strategy):
         node["history"]["finish"] = tf.where(history["finish"] == 0, node.pop("finish"), history["finish"])
         work = {}
         if axes is not None:
-            leaves = tf.nest.flatten(loop["state"])
+            leaves = tf.nest.flatten(part_state(loop["state"])[0])
             node["state"] = [_slot(x, zeros, axis) for x, axis in zip(leaves, axes, strict=True)]
             work = {"work": [x for x, axis in zip(leaves, axes, strict=True) if axis is not None]}
         nodes = self.num_simulations + 1
@@ -231,7 +231,7 @@ class MonteCarloTreeSearch(Strategy):
         leaf["history"] = {name: x for name, x in history.items() if name != "tokens"} | {"finish": finish}
         work = {}
         if axes is not None:
-            leaves, here = tf.nest.flatten(state), loop["state"]["position"] + depth - 1
+            leaves, here = tf.nest.flatten(part_state(state)[0]), loop["state"]["position"] + depth - 1
             leaf["state"] = [_slot(x, here, axis) for x, axis in zip(leaves, axes, strict=True)]
             work = {"work": [x for x, axis in zip(leaves, axes, strict=True) if axis is not None]}
         text = {"history": history | {"finish": finish}, "log_prob": log_prob, "chosen": loop["chosen"] + depth}
@@ -418,12 +418,17 @@ def slot_axes(model, state):
     the token at position p, and that a step writes no other, is what `rewindable` rests on.
 
     Returns:
-        list of int or None, of each leaf the axis of its slots; or None for a state of another kind: one with slots in a model
-        that is not rewindable, or with larger leaves without slots, such as an encoder's memory.
+        list of int or None, of each leaf but those of the `"context"` the axis of its slots; or None for a state of another
+        kind: one with slots in a model that is not rewindable, or with larger leaves without slots.
     """
-    fewer, more = (tf.nest.flatten(model.initial_state(1, slots)) for slots in (1, 2))
+    own, context = part_state(state)
+    batch = tf.shape(state["position"])[0] if context else 1
+
+    def leaves(slots):
+        return tf.nest.flatten(part_state(model.initial_state(batch, slots, **context))[0])
+
     axes = []
-    for leaf, one, two in zip(tf.nest.flatten(state), fewer, more, strict=True):
+    for leaf, one, two in zip(tf.nest.flatten(own), leaves(1), leaves(2), strict=True):
         differ = [axis for axis in range(one.shape.rank) if one.shape[axis] != two.shape[axis]]
         if not getattr(model, "rewindable", False) if differ else leaf.shape.rank > 2:
             return None
@@ -434,6 +439,7 @@ def slot_axes(model, state):
 def _state_at(tree, way, root_state, longest, axes):
     """Returns the state after the last node on each row's way, of at most `longest` nodes: what they keep, put together."""
     work, leaves, places = iter(tree["work"]), [], {}
+    own, context = part_state(root_state)
     nodes, above = way["nodes"][:, :longest], tf.where(way["new"], way["depth"] - 1, 0)
     at = tf.range(tf.shape(nodes)[1])
     # Behind the last node nothing is written.
@@ -452,7 +458,7 @@ def _state_at(tree, way, root_state, longest, axes):
                 tensor=next(work), indices=places[between], updates=slots, bad_indices_policy="IGNORE"
             )
         )
-    return tf.nest.pack_sequence_as(root_state, leaves)
+    return tf.nest.pack_sequence_as(own, leaves) | context
 
 
 def _places(at, shape, axis):

@@ -59,6 +59,8 @@ class Speculative(Strategy):
             return
         if not all(hasattr(self.draft, name) for name in ("initial_state", "step", "vocab_size")):
             raise ValueError(f"draft must be one of {', '.join(DRAFTS)}, or a model; got {self.draft!r}")
+        if hasattr(self.draft, "encode"):  # it would need the source read by its own encoder
+            raise ValueError(f"draft must be a model without an encoder; got {type(self.draft).__name__}")
         if self.draft.vocab_size != model.vocab_size:
             raise ValueError(f"draft must have the model's vocab_size={model.vocab_size}; got {self.draft.vocab_size}")
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tfllm.generation.history import NAN, NO_TOKEN, extend, new_tokens, out_of_time, start_history
-from tfllm.generation.loop import copies, read_prompts, take_state
+from tfllm.generation.loop import copies, read_prompts, reorder_state, take_state
 from tfllm.generation.processors import process
 from tfllm.generation.sampling import cut_off
 from tfllm.generation.settings import take_rows
@@ -114,7 +114,7 @@ class ValueBeam(Strategy):
         finish = tf.where((finish == 0) & (score == -math.inf), NO_TOKEN, finish)
         text["history"] |= {"finish": tf.where(broken, NAN, finish)}
         reads = text["history"]["finish"] == 0
-        state = take_state(loop["state"], chosen // num)
+        state = reorder_state(loop["state"], chosen // num)
         logits, state = model.step(tf.gather(token, chosen)[:, None], state, tf.cast(reads, tf.int32))
         logits = tf.where(reads[:, None], logits[:, 0], 0.0)
         return text | {"score": score, "logits": logits, "state": state}
