@@ -87,6 +87,32 @@ def load(name, split="train", *, data_dir=None, **options):
         return tfds.load(f"tfllm_{entry.task}/{entry.config}", split=split, data_dir=folder, **options)
 
 
+def load_rows(name):
+    """Reads the rows of a bundled data set as plain dicts, at once and without TensorFlow Datasets.
+
+    Args:
+        name: str, of `dataset_names()`; the first part is enough where it has one data set.
+
+    Returns:
+        dict from "train", "validation" and "test" to lists of dicts with the fields of `load`: strings, numbers and lists.
+
+    Raises:
+        ValueError: when there is no such data set.
+
+    Example:
+        >>> rows = load_rows("sentiment")
+        >>> {split: len(part) for split, part in rows.items()}
+        {'train': 3373, 'validation': 428, 'test': 399}
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a str; got {name!r}")
+    entry = _bundled(name)
+    if entry is None:
+        near = _question(_nearest(name, list(CATALOGUE)))
+        raise ValueError(f"name must be one of dataset_names(); got {name!r}{near}")
+    return entry.read()
+
+
 def iterate_texts(dataset, field="text"):
     """Yields the texts of one field of a data set, for training a tokenizer or a language model.
 
