@@ -42,13 +42,19 @@ def model_card(generator, endpoints, jit_compile):
     lines = ["# Language model", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "```json", json.dumps(config, indent=1, sort_keys=True, default=str), "```", "", _CALLS]
+    return "\n".join([*lines, *describe_endpoints(endpoints)]) + "\n"
+
+
+def describe_endpoints(endpoints):
+    """Returns list of str, lines of Markdown: every signature with its inputs, defaults and outputs; `Endpoint`s by name."""
+    lines = []
     for name, endpoint in endpoints.items():
         lines += ["", f"## `{name}`", "", f"{endpoint.summary[0].upper()}{endpoint.summary[1:]}.", ""]
         lines += ["| input | dtype | shape | default | |", "|---|---|---|---|---|"]
         lines += [_row(key, one) for key, one in endpoint.inputs.items()]
         lines += ["", "| output | |", "|---|---|"]
         lines += [f"| `{key}` | {words} |" for key, words in endpoint.outputs.items()]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def parameters(model):

@@ -83,7 +83,18 @@ def save(generator, path, *, signatures=None, top_log_probs=5, jit_compile=False
     functions = {name: endpoint.function for name, endpoint in endpoints.items()}
     functions["serving_default"] = next((functions[name] for name in endpoints if name not in _TEXTS), None)
     functions["serving_default"] = functions["serving_default"] or next(iter(functions.values()))
+    write_saved_model(module, functions, assets, path)
 
+
+def write_saved_model(module, functions, assets, path):
+    """Writes a SavedModel, whole or not at all.
+
+    Args:
+        module: `tf.Module` that holds all weights and tables.
+        functions: dict of `tf.function` by the names of their signatures.
+        assets: dict of str, what the files in `assets/` hold, by their names.
+        path: `pathlib.Path` that `check_free` lets pass.
+    """
     logger, level = tf.get_logger(), tf.get_logger().level
     with tempfile.TemporaryDirectory() as place, files.whole_folder(path) as partial:
         for name, content in assets.items():

@@ -120,7 +120,7 @@ def make_generate(reader, strategy, summary, *, top=None, guided=False):
     outputs = _FOUND | ({} if strategy.refills else _RANKED) | (_DETAILS if top is not None else {})
     if not top:
         outputs = {name: words for name, words in outputs.items() if not name.startswith("top_")}
-    return _endpoint(call, inputs, outputs, summary)
+    return make_endpoint(call, inputs, outputs, summary)
 
 
 def make_score(reader):
@@ -175,7 +175,7 @@ def make_score(reader):
         "total": "float32 [B], nats, the log-probability of the text",
         "perplexity": "float32 [B], exp of minus the mean",
     }
-    return _endpoint(call, inputs, outputs, "how likely texts are, token by token")
+    return make_endpoint(call, inputs, outputs, "how likely texts are, token by token")
 
 
 def make_next_token(reader):
@@ -201,7 +201,7 @@ def make_next_token(reader):
         "id": "int32 [B, K]",
         "distribution": "float32 [B, V], the probability of every id",
     }
-    return _endpoint(call, inputs, outputs, "what may follow: argmax P(w | prompt) and the distribution")
+    return make_endpoint(call, inputs, outputs, "what may follow: argmax P(w | prompt) and the distribution")
 
 
 def make_embed(reader):
@@ -212,7 +212,7 @@ def make_embed(reader):
         return {"embedding": embed_ids(reader.model, *reader.encoded("texts", inputs["texts"], source=source))}
 
     inputs = {"texts": text_input("texts", "texts, none of them empty")}
-    return _endpoint(call, inputs, {"embedding": "float32 [B, D]"}, "the mean of the model's last features")
+    return make_endpoint(call, inputs, {"embedding": "float32 [B, D]"}, "the mean of the model's last features")
 
 
 def make_encode(reader):
@@ -223,7 +223,7 @@ def make_encode(reader):
         return {"ids": rows.to_tensor(), "lengths": tf.cast(rows.row_lengths(), tf.int32)}
 
     outputs = {"ids": "int32 [B, T], 0 behind the end", "lengths": "int32 [B]"}
-    return _endpoint(call, {"texts": text_input("texts", "texts")}, outputs, "texts to ids")
+    return make_endpoint(call, {"texts": text_input("texts", "texts")}, outputs, "texts to ids")
 
 
 def make_decode(reader):
@@ -245,7 +245,7 @@ def make_decode(reader):
 
     inputs = {"ids": Input(tf.TensorSpec([None, None], tf.int32, "ids"), None, f"in [0, {size})")}
     inputs["lengths"] = optional("lengths", tf.int32, [None], [], "how many ids of each row count; none: all")
-    return _endpoint(call, inputs, {"text": "string [B], without special tokens"}, "ids to texts")
+    return make_endpoint(call, inputs, {"text": "string [B], without special tokens"}, "ids to texts")
 
 
 def _prompts(reader):
@@ -253,7 +253,7 @@ def _prompts(reader):
     return f"{what}, none of them empty"
 
 
-def _endpoint(call, inputs, outputs, summary):
+def make_endpoint(call, inputs, outputs, summary):
     """Makes the `tf.function` of (dict of tensors) -> dict of tensors, whose arguments are the inputs by name."""
     names = list(inputs)
 
