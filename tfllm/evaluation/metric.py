@@ -110,6 +110,21 @@ class MeanMetric(Metric):
         return ratio(sums[..., 0], sums[..., 1])
 
 
+@dataclasses.dataclass(frozen=True)
+class Mean(MeanMetric):
+    """The mean of numbers, such as scores of examples: the predictions; references are only counted.
+
+    Example:
+        >>> Mean()(["a", "b"], [1.0, 0.5])
+        0.75
+    """
+
+    name = "mean"
+
+    def values(self, references, predictions):
+        return check_pairs(references, predictions)[1]
+
+
 def ratio(above, below):
     """Returns float64, `above / below` of arrays, and 0 where `below` is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
