@@ -36,7 +36,8 @@ RANKS = {
     "export": 4,
     "interop": 4,
     "runs": 4,
-    "cli": 5,
+    "tasks": 5,
+    "cli": 6,
 }
 OPTIONAL = {
     "tokenizers",
@@ -51,6 +52,8 @@ OPTIONAL = {
     "onnxruntime",
     "sacrebleu",
     "lm_eval",
+    "sklearn",
+    "pycrfsuite",
 }  # imported where used
 LAZY = {"tfllm.data.builders"}  # of ours, imported where used, because TensorFlow Datasets is
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -130,6 +133,7 @@ def test_examples_in_docstrings(name):
         "layers",
         "models",
         "runs",
+        "tasks",
         "text",
         "training",
     ],

@@ -1,4 +1,4 @@
-"""The command line: `tfllm train`, `generate`, `evaluate`, `forecast`, `doctor`, `export`, `demo`, `data` and `neighbours`.
+"""The command line: `tfllm train`, `generate`, `evaluate`, `compare`, `forecast`, `doctor`, `export`, `task` and others.
 
 Bad input ends with one sentence and exit code 2, without a traceback.
 """
@@ -16,11 +16,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tfllm.data import corpus_names, load_text, open_shards, split_text, tokenize_files
+from tfllm.data import corpus_names, load_text, open_shards, tokenize_files
 from tfllm.embeddings import FastText, Word2Vec, plain_sentences
 from tfllm.embeddings.formats import choose_format
 from tfllm.embeddings.vocabulary import check_word, read_corpus
-from tfllm.evaluation import evaluate_text
 from tfllm.export import check_free as check_export
 from tfllm.export import save as save_export
 from tfllm.export import save_litert, save_onnx
@@ -29,8 +28,10 @@ from tfllm.interop import is_checkpoint, load_checkpoint
 from tfllm.runs import (
     TrainingSettings,
     check_free,
+    compare_runs,
     describe_scores,
     draw_forecast,
+    evaluate_run,
     forecast_runs,
     load_run,
     run_workers,
@@ -39,6 +40,7 @@ from tfllm.runs import (
 )
 from tfllm.runs import doctor as examine
 from tfllm.startup import quiet_start
+from tfllm.tasks import TASKS, run_task
 from tfllm.text import load_tokenizer
 from tfllm.training import OPTIMIZERS, SCHEDULES, read_workers
 
@@ -216,18 +218,33 @@ def generate(
 @app.command()
 @_plain_errors
 def evaluate(
-    run: RunFolder,
+    run: Annotated[
+        pathlib.Path, typer.Argument(metavar="RUN", help="A folder that `tfllm train` or `tfllm task` made.")
+    ],
     source: Annotated[str, typer.Option(help="Another text to score, all of it; else the run's validation part.")] = "",
+    samples: Annotated[int, typer.Option(help="Texts to write for the report.")] = 8,
 ):
-    """Score a run: loss, perplexity, accuracy and bits a character."""
-    loaded = load_run(run)
-    if source:
-        text = load_text(source)
-    else:
-        _, text = split_text(load_text(loaded.training["source"]), loaded.training["validation"])
-    began = time.perf_counter()
-    scores = evaluate_text(loaded.model, loaded.tokenizer, text, loaded.training["sequence_length"])
-    _say(f"{describe_scores(scores)} in {time.perf_counter() - began:.1f} s")
+    """Score a run and write its report: figures with intervals, pictures, samples. Of a task's run, the page of its examples."""
+    scores = evaluate_run(run, source, samples=samples)
+    if "loss" in scores:
+        _say(f"{describe_scores(scores)} in {scores['seconds']:.1f} s")
+    _say(f"report: {scores['report']}")
+
+
+@app.command()
+@_plain_errors
+def compare(
+    runs: Annotated[
+        list[pathlib.Path],
+        typer.Argument(metavar="RUN RUN...", help="Folders of `tfllm train`, or of one `tfllm task`."),
+    ],
+    source: Annotated[
+        str, typer.Option(help="The text for language models; else what all have kept for validation.")
+    ] = "",
+    draws: Annotated[int, typer.Option(help="Draws of the paired test.")] = 1000,
+):
+    """Put runs side by side and test whether they differ from the first one by more than chance."""
+    _say(str(compare_runs(runs, source, samples=draws)))
 
 
 @app.command()
@@ -365,6 +382,34 @@ def demo(
         console.rule()
         console.print(prompt, style="bold", end="", markup=False, highlight=False)
         console.print(text.decode(), markup=False, highlight=False)
+
+
+@app.command()
+@_plain_errors
+def task(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    out: Annotated[pathlib.Path | None, typer.Option(help="The run folder to make; else tfllm-NAME.")] = None,
+    data: Annotated[str, typer.Option(help="Another data set of the task.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Optimization steps; else the task's.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Size of the model's vectors; else the task's.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows of each split to use, to try things out; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides weights, batches and draws.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many seeds, from --seed on.")] = 1,
+    force: Force = False,
+):
+    """Run an application on real data beside its baseline: train, score with intervals, report, export, and a sample.
+
+    The run folder has a report, scores, examples, pictures, a model card and a SavedModel. The same command again goes on in an
+    unfinished folder.
+    """
+    if name not in TASKS:
+        raise ValueError(f"name must be one of {', '.join(TASKS)}; got {name!r}")
+    given = {"limit": limit, "seed": seed, "steps": steps, "dim": dim}
+    given = {option: value for option, value in given.items() if value is not None}
+    settings = dataclasses.replace(TASKS[name].usual(data), **given)
+    folder = out or pathlib.Path(f"tfllm-{name}")
+    run_task(TASKS[name](settings), folder, force=force, seeds=seeds, console=console)
+    _say(f"run folder: {folder}")
 
 
 @data_app.command()
