@@ -48,7 +48,7 @@ class CalibrationError(Metric):
         """Returns float64 [N, 3 * bins]: whether an answer lies in each bin, and there its confidence and whether it is right."""
         references, predictions = check_pairs(references, predictions)
         shares = np.asarray(predictions, np.float64)
-        ids = check_ids(references, shares)
+        ids = check_ids(("references", "predictions"), references, shares)
         if not ((shares >= 0).all() and np.allclose(shares.sum(1), 1, atol=1e-3)):
             raise ValueError(
                 "predictions must be rows of probabilities that sum to 1; got others (softmax makes logits so)"
@@ -114,7 +114,7 @@ def fit_temperature(logits, labels):
     """
     logits, labels = check_pairs(logits, labels)
     logits = np.asarray(logits, np.float64)
-    labels = check_ids(labels, logits)
+    labels = check_ids(("labels", "logits"), labels, logits)
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite; got some that are not")
 
@@ -128,13 +128,13 @@ def fit_temperature(logits, labels):
     return float(np.exp(found.x))
 
 
-def check_ids(ids, rows):
-    """Returns int64 [N], ids below the L of rows float [N, L]; ValueError where one is not."""
+def check_ids(names, ids, rows):
+    """Returns int64 [N], ids below the L of rows float [N, L]; ValueError, with their two names, where one is not."""
     if rows.ndim != 2:
-        raise ValueError(f"predictions must have the shape [N, L]; got {list(rows.shape)}")
+        raise ValueError(f"{names[1]} must have the shape [N, L]; got {list(rows.shape)}")
     found = np.asarray(ids)
     if found.shape != (len(rows),) or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"labels must be int ids, [N]; got {found.dtype} of shape {list(found.shape)}")
+        raise ValueError(f"{names[0]} must be int ids, [N]; got {found.dtype} of shape {list(found.shape)}")
     if found.min() < 0 or found.max() >= rows.shape[1]:
-        raise ValueError(f"labels must lie in [0, {rows.shape[1]}); got {found.min()} to {found.max()}")
+        raise ValueError(f"{names[0]} must lie in [0, {rows.shape[1]}); got {found.min()} to {found.max()}")
     return found.astype(np.int64)

@@ -11,8 +11,6 @@ import pathlib
 
 from tfllm import files
 
-EXAMPLES = "examples.jsonl"
-
 
 def save_examples(path, examples):
     """Writes examples as JSON Lines, whole.

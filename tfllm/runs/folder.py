@@ -6,6 +6,7 @@
     history.csv        losses, rate and speed, a row an evaluation
     curves.png         their picture
     samples.txt        what the model wrote on the way
+    report.md          and examples, pictures: what `tfllm evaluate` says of it
     checkpoints/       from which a run that was cut off goes on; gone when the run is done
 
 Every file is written beside its place and renamed, so a reader finds a whole one or none. Nothing in it is code.
@@ -32,6 +33,8 @@ from tfllm.text import Tokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.weights.h5"
 HISTORY, CURVES, SAMPLES = "history.csv", "curves.png", "samples.txt"
+REPORT, RELIABILITY, POSITIONS = "report.md", "reliability.png", "positions.png"
+EXAMPLES, PAGE = "examples.jsonl", "examples.html"
 CHECKPOINTS, _OLD_CHECKPOINTS = "checkpoints", ".checkpoints.removed"
 _PARTIAL_WEIGHTS, _PARTIAL_CURVES = "partial.weights.h5", "partial.curves.png"
 _KINDS = {kind.__name__: kind for kind in (RecurrentLM, TransformerLM)}
@@ -105,7 +108,8 @@ def create_run(path, model, tokenizer, training, *, force=False):
     check_free(path, force)
     path.mkdir(parents=True, exist_ok=True)
     finish_run(path)
-    for name in (TOKENIZER, WEIGHTS, HISTORY, CURVES, SAMPLES, _PARTIAL_WEIGHTS, _PARTIAL_CURVES):
+    of_reports = (REPORT, RELIABILITY, POSITIONS, EXAMPLES, PAGE)  # which tell of the weights that are replaced
+    for name in (TOKENIZER, WEIGHTS, HISTORY, CURVES, SAMPLES, _PARTIAL_WEIGHTS, _PARTIAL_CURVES, *of_reports):
         (path / name).unlink(missing_ok=True)
     arguments = model.get_config()
     document = {

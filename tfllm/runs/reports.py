@@ -31,7 +31,6 @@ from tfllm.evaluation.metric import Mean, bootstrap_interval, paired_test
 from tfllm.evaluation.perplexity import BitsPerByte, BitsPerCharacter, Perplexity, score_tokens
 from tfllm.evaluation.pictures import draw_positions, draw_reliability
 from tfllm.evaluation.table import (
-    EXAMPLES,
     examples_html,
     examples_markdown,
     load_examples,
@@ -39,10 +38,19 @@ from tfllm.evaluation.table import (
     sort_examples,
 )
 from tfllm.generation import TextGenerator
-from tfllm.runs.folder import CONFIG, CURVES, load_run, parameter_count
+from tfllm.runs.folder import (
+    CONFIG,
+    CURVES,
+    EXAMPLES,
+    PAGE,
+    POSITIONS,
+    RELIABILITY,
+    REPORT,
+    load_run,
+    parameter_count,
+)
 
-REPORT, PAGE, SCORES = "report.md", "examples.html", "scores.json"
-_RELIABILITY, _POSITIONS = "reliability.png", "positions.png"
+SCORES = "scores.json"  # of a task
 _SEGMENT = 256  # characters of a part of a text: long enough to be a passage, short enough that there are many
 _BLOCK = 65_536  # tokens whose calibration is counted at once
 
@@ -92,8 +100,8 @@ def evaluate_run(path, source="", *, samples=8, max_new_tokens=128, seed=0):
     generator = TextGenerator(run.model, run.tokenizer)
     written = _samples(generator, text, run.training["sequence_length"], samples, max_new_tokens, seed)
 
-    _save(draw_reliability(metric, answers.sum(0), title="Next token"), path / _RELIABILITY)
-    _save(draw_positions(found), path / _POSITIONS)
+    _save(draw_reliability(metric, answers.sum(0), title="Next token"), path / RELIABILITY)
+    _save(draw_positions(found), path / POSITIONS)
     bits = np.round(segments.nats / np.log(2) / np.maximum(segments.characters, 1), 4)
     examples = [
         {"input": part, "score": float(score), "tokens": int(tokens), "right": int(right)}
@@ -262,7 +270,7 @@ def _calibration(metric, rows, seed):
 def _samples(generator, text, sequence_length, count, max_new_tokens, seed):
     """Returns list of (prompt, what the model writes, how the text goes on), from places spread over a text."""
     size = min(max(sequence_length // 2, 8), 64, len(text) // 2)  # characters
-    starts = [len(text) * at // (count + 1) for at in range(1, count + 1)]
+    starts = [max(len(text) * at // (count + 1), 1) for at in range(1, count + 1)]
     prompts = [text[max(start - size, 0) : start] for start in starts]
     settings = {"max_new_tokens": max_new_tokens, "temperature": 0.8, "seed": seed, "truncate_prompts": True}
     written = generator.generate(prompts, **settings)
@@ -285,7 +293,7 @@ def _report(path, run, what, text, figures, written, worst, source):
         "",
     ]
     lines += ["## Pictures", ""]
-    pictures = {"training": CURVES, "confidence beside truth": _RELIABILITY, "what context is worth": _POSITIONS}
+    pictures = {"training": CURVES, "confidence beside truth": RELIABILITY, "what context is worth": POSITIONS}
     lines += [f"![{name}]({file})" for name, file in pictures.items() if (path / file).is_file()]
     lines += ["", "## Samples", "", f"{_diversity(written)} Temperature 0.8.", ""]
     for prompt, one, real in written:
