@@ -142,9 +142,9 @@ class Seq2Seq(LanguageModel):
         source, lengths, ids = _parts_of(inputs)
         size = self.source_vocab_size or self.vocab_size
         return [
-            ("ids", ids, self.vocab_size, f"vocab_size={self.vocab_size}"),
-            ("source", source, size, f"vocab_size={size}"),
-            ("source_lengths", lengths, tf.shape(source, tf.int64)[1] + 1, "S + 1"),
+            ("ids", ids, 0, self.vocab_size, f"vocab_size={self.vocab_size}"),
+            ("source", source, 0, size, f"vocab_size={size}"),
+            ("source_lengths", lengths, 0, tf.shape(source)[1] + 1, "S + 1"),
         ]
 
 
@@ -270,6 +270,8 @@ class TransformerSeq2Seq(Seq2Seq):
             self.pointer = CrossAttention(
                 dim, 1, use_bias=use_bias, initializer_range=initializer_range, dtype=policy, name="pointer"
             )
+        for part in (*self.blocks, *([self.pointer] if copy else [])):
+            part.build((None, None, dim))  # they read the source before they are called
         self._create_weights()
 
     def _read(self, features, lengths):
@@ -376,6 +378,7 @@ class RecurrentSeq2Seq(Seq2Seq):
         )
         self._make_ends(encoder, source_vocab_size, tied_embeddings, copy, "uniform")
         self.recurrence = AttentiveRecurrence(cell, dim, num_layers, dtype=self.dtype_policy)
+        self.recurrence.build((None, None, dim))  # it reads the source before it is called
         self._create_weights()
 
     def _read(self, features, lengths):
