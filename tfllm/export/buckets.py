@@ -29,6 +29,7 @@ def search_in_buckets(search, reader, request, options, always_fits):
         what the search returns for the request as it was.
     """
     limit, num = reader.model.max_length, options.get("num_sequences")
+    longest_source = getattr(reader.model, "max_source_length", None)
 
     def by_xla(model, one_row=False):
         def program(request, options):
@@ -41,7 +42,10 @@ def search_in_buckets(search, reader, request, options, always_fits):
         def run():
             lengths, capacity = request["prompts"]["lengths"], request["capacity"]
             room = power_of_two(capacity, _LEAST)
-            padded = {"prompts": _pad_prompts(request["prompts"]), "settings": _pad_settings(request["settings"])}
+            padded = {
+                "prompts": _pad_prompts(request["prompts"], longest_source),
+                "settings": _pad_settings(request["settings"]),
+            }
             found = compiled(padded | {"capacity": room}, options)
             rows = tf.shape(found["count"])[0] // tf.shape(padded["prompts"]["lengths"])[0] * tf.size(lengths)
             return {
@@ -82,14 +86,17 @@ def _as_one_row(request):
     return request | parts
 
 
-def _pad_prompts(prompts):
-    """Pads int32 [B, P] and [B]; rows without a token end at once."""
+def _pad_prompts(prompts, limit):
+    """Pads int32 [B, P] and [B], sources to no more than `limit` (int or None); rows without a token end at once."""
     padded = {}
     for name, x in prompts.items():
         missing = [power_of_two(tf.shape(x)[0]) - tf.shape(x)[0]]
         if x.shape.rank == 2:
             least = 1 if "source" in prompts and name.endswith("ids") else _LEAST  # texts begin with one token
-            missing.append(power_of_two(tf.shape(x)[1], least) - tf.shape(x)[1])
+            width = power_of_two(tf.shape(x)[1], least)
+            if name.endswith("source") and limit is not None:
+                width = tf.minimum(width, limit)
+            missing.append(width - tf.shape(x)[1])
         padded[name] = tf.pad(x, [[0, n] for n in missing])
     return padded
 

@@ -16,7 +16,7 @@ class Attention:
     Attributes:
         source_tokens: list of str [S], as pictures show them.
         target_tokens: list of str [T], the same; the last is the end token.
-        weights: float32 [T, S], each row a distribution: the attention when the row's token is to be written, averaged over heads.
+        weights: float32 [T, S], each row a distribution: attention before the row's token is written, averaged over heads.
     """
 
     source_tokens: list

@@ -573,8 +573,12 @@ class TextGenerator:
             if name not in kept:
                 widths = [(0, rows - batch)]  # length 0 ends at once
                 if x.ndim == 2:
-                    least = 1 if self.reads_sources and name.endswith("ids") else 16  # texts begin with one token
-                    widths.append((0, power_of_two(x.shape[1], least) - x.shape[1]))
+                    source = name.endswith("source")
+                    least = 1 if self.reads_sources and not source else 16  # texts begin with one token
+                    width = power_of_two(x.shape[1], least)
+                    # A model forgets what it can no longer hold, but an encoder refuses it.
+                    limit = self._limit(True) if source else None
+                    widths.append((0, (width if limit is None else min(width, limit)) - x.shape[1]))
                 padded[name] = np.pad(x, widths)
         settings = pad_settings(request.settings, rows)
         shapes = tf.nest.map_structure(lambda x: tuple(x.shape), (padded, settings))
