@@ -68,10 +68,11 @@ def test_generate_takes_a_pattern_a_stop_text_and_a_strategy(place):
 
 
 def test_evaluate(place):
-    code, output, _ = invoke("evaluate", place / "run")
+    code, output, _ = invoke("evaluate", place / "run", "--samples", 1)
     assert code == 0
     assert "nats a token" in output
-    code, other, _ = invoke("evaluate", place / "run", "--source", place / "text.txt")
+    assert (place / "run" / "report.md").read_text().count("model:\n") == 1
+    code, other, _ = invoke("evaluate", place / "run", "--source", place / "text.txt", "--samples", 0)
     assert (code, "4,999 tokens" in other.replace("\n", " ")) == (0, True)
 
 

@@ -222,7 +222,7 @@ def evaluate(
         pathlib.Path, typer.Argument(metavar="RUN", help="A folder that `tfllm train` or `tfllm task` made.")
     ],
     source: Annotated[str, typer.Option(help="Another text to score, all of it; else the run's validation part.")] = "",
-    samples: Annotated[int, typer.Option(help="Texts to write for the report.")] = 8,
+    samples: Annotated[int, typer.Option(help="Texts to write for the report; 0 for none.")] = 8,
 ):
     """Score a run and write its report: figures with intervals, pictures, samples. Of a task's run, the page of its examples."""
     scores = evaluate_run(run, source, samples=samples)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.special
-from conftest import shared_generator
+from conftest import ScriptedModel, shared_generator
 
 import tfllm
 from tfllm.evaluation import (
@@ -100,33 +100,38 @@ def test_greedy_is_what_greedy_decoding_writes(harness):
     assert greedy[2] == (texts[0][-1] == "o")
 
 
-def test_rolling_is_the_loss_of_evaluate_text(harness):
+def test_rolling_reads_rows_as_evaluate_text_does(harness):
     texts = ["abc def " * 10, "ab", "a"]
     found = harness.loglikelihood_rolling([Request((text,)) for text in texts])
     model, tokenizer = harness.generator.model, harness.generator.tokenizer
-    scores = evaluate_text(model, tokenizer, texts[0], model.max_length)
-    assert found[0] == pytest.approx(-scores["loss"] * scores["tokens"], rel=1e-4)
+    ids, total = tokenizer.encode(texts[0]).numpy(), 0.0
+    for at in range(0, len(ids) - 1, model.max_length):  # the rows of evaluate_text
+        row = ids[at : at + model.max_length + 1]
+        log_probs = scipy.special.log_softmax(model(row[None, :-1]).numpy()[0], 1)
+        total += log_probs[np.arange(len(row) - 1), row[1:]].sum()
+    assert found[0] == pytest.approx(total, rel=1e-4)
     assert found[1] == pytest.approx(harness.generator.score("ab").total, abs=1e-4)
     assert found[2] == 0
 
 
-def test_generation_stops_where_it_is_told(harness):
-    generator = harness.generator
-    plain = generator.generate("abc", strategy="greedy", temperature=0, max_new_tokens=5)
-    stop = plain[2]
+def test_generation_stops_where_it_is_told_and_answers_each_in_its_place():
+    tokenizer = tfllm.CharTokenizer("abcdefghijklmno ")
+    script = tokenizer.encode("abcdefghijklmno").numpy()  # behind p + 1 tokens comes letter p
+    generator = tfllm.TextGenerator(ScriptedModel(script, tokenizer.vocab_size, max_length=8), tokenizer)
+    harness = HarnessModel.__new__(HarnessModel)  # a scripted model has no whole-sequence pass to compile
+    harness.generator, harness.batch_size, harness.max_new_tokens = generator, 2, 3
     requests = [
-        Request(("abc", {"until": [stop], "max_gen_toks": 5})),
-        Request(("de", {"until": []})),
-        Request(("abc", {"do_sample": False, "temperature": 0.7, "max_new_tokens": 3})),
-        Request(("abc" * 20, {"until": "~", "max_gen_toks": 2})),
+        Request(("ab", {"until": ["d", ""], "max_gen_toks": 4})),
+        Request(("abc", {"until": []})),
+        Request(("a", {"until": "~", "max_gen_toks": 4})),
+        Request(("abcd", {"do_sample": False, "temperature": 0.7, "max_new_tokens": 2})),
+        Request(("o" * 20, {"max_gen_toks": 1})),  # of which the model holds the last 8
+        Request(("ab", {"until": ["d", ""], "max_gen_toks": 4})),
     ]
-    found = harness.generate_until(requests)
-    assert found[0] == plain.split(stop)[0]
-    assert found[1] == generator.generate("de", strategy="greedy", temperature=0, max_new_tokens=5)
-    assert found[2] == plain[:3]
-    assert len(found[3]) == 2
-    (sampled,) = harness.generate_until([Request(("abc", {"do_sample": True, "temperature": 0.5}))])
-    assert sampled == generator.generate("abc", temperature=0.5, max_new_tokens=5)
+    assert harness.generate_until(requests) == ["bc", "cde", "abcd", "de", "h", "bc"]
+    settings = harness._settings({"do_sample": True, "temperature": 0.5, "top_p": 0.9, "max_new_tokens": 7})
+    assert settings == {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 7, "stop": None}
+    assert harness._settings({})["strategy"] == "greedy"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def evaluate_run(path, source="", *, samples=8, max_new_tokens=128, seed=0):
     Args:
         path: str or path of the run folder.
         source: str, another text to score, all of it, as `data.load_text` takes it; "" takes the run's validation part.
-        samples: int >= 1, texts to write.
+        samples: int >= 0, texts to write.
         max_new_tokens: int >= 1, their length in tokens.
         seed: int >= 0, of samples and intervals.
 
@@ -86,8 +86,8 @@ def evaluate_run(path, source="", *, samples=8, max_new_tokens=128, seed=0):
     path = pathlib.Path(path)
     if _is_task(path):
         return _page_of_task(path)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be an int of at least 1; got {samples!r}")
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0:
+        raise ValueError(f"samples must be an int of at least 0; got {samples!r}")
     run = load_run(path)
     text = load_text(source) if source else _validation(run)
     began = time.perf_counter()
@@ -97,8 +97,7 @@ def evaluate_run(path, source="", *, samples=8, max_new_tokens=128, seed=0):
     metric = CalibrationError()
     answers = _answers(metric, found, len(segments.texts))
     figures = [*_figures(segments, seed), _calibration(metric, answers, seed)]
-    generator = TextGenerator(run.model, run.tokenizer)
-    written = _samples(generator, text, run.training["sequence_length"], samples, max_new_tokens, seed)
+    written = _samples(run, text, samples, max_new_tokens, seed)
 
     _save(draw_reliability(metric, answers.sum(0), title="Next token"), path / RELIABILITY)
     _save(draw_positions(found), path / POSITIONS)
@@ -267,13 +266,13 @@ def _calibration(metric, rows, seed):
     return Figure("ece", "expected calibration error of the next token", float(metric.score(rows.sum(0))), low, high)
 
 
-def _samples(generator, text, sequence_length, count, max_new_tokens, seed):
+def _samples(run, text, count, max_new_tokens, seed):
     """Returns list of (prompt, what the model writes, how the text goes on), from places spread over a text."""
-    size = min(max(sequence_length // 2, 8), 64, len(text) // 2)  # characters
+    size = min(max(run.training["sequence_length"] // 2, 8), 64, len(text) // 2)  # characters
     starts = [max(len(text) * at // (count + 1), 1) for at in range(1, count + 1)]
     prompts = [text[max(start - size, 0) : start] for start in starts]
     settings = {"max_new_tokens": max_new_tokens, "temperature": 0.8, "seed": seed, "truncate_prompts": True}
-    written = generator.generate(prompts, **settings)
+    written = TextGenerator(run.model, run.tokenizer).generate(prompts, **settings) if count else []
     return [
         (prompt, one, text[start : start + max(len(one), 1)])
         for prompt, one, start in zip(prompts, written, starts, strict=True)
@@ -295,7 +294,9 @@ def _report(path, run, what, text, figures, written, worst, source):
     lines += ["## Pictures", ""]
     pictures = {"training": CURVES, "confidence beside truth": RELIABILITY, "what context is worth": POSITIONS}
     lines += [f"![{name}]({file})" for name, file in pictures.items() if (path / file).is_file()]
-    lines += ["", "## Samples", "", f"{_diversity(written)} Temperature 0.8.", ""]
+    lines += [""]
+    if written:
+        lines += ["## Samples", "", f"{_diversity(written)} Temperature 0.8.", ""]
     for prompt, one, real in written:
         for name, part in (("prompt", prompt), ("model", one), ("text", real)):
             lines += [f"{name}:", "", "````text", *part.replace("````", "'''").splitlines(), "````", ""]
