@@ -233,11 +233,11 @@ def span_dataset(
             `span_windows` does.
 
     Example:
-        >>> tokenizer = tfllm.CharTokenizer("abcd?", special_tokens=("<|endoftext|>",))
+        >>> tokenizer = tfllm.CharTokenizer("abcd?", special_tokens=("<unk>", "<|endoftext|>"))
         >>> batches = span_dataset(["a?"], ["bcd"], ["cd"], [1], tokenizer, batch_size=1, multiple=1)
         >>> inputs, spans, _ = next(iter(batches))
         >>> inputs["ids"].numpy().tolist(), spans.numpy().tolist()
-        ([[1, 5, 0, 2, 3, 4]], [[4, 5]])
+        ([[2, 6, 1, 3, 4, 5]], [[4, 5]])
     """
     questions, contexts, answers, starts = map(list, (questions, contexts, answers, starts))
     for name, values in (("contexts", contexts), ("answers", answers), ("starts", starts)):

@@ -20,7 +20,7 @@ def split_words(texts, pattern="words"):
 
     Args:
         texts: string [R].
-        pattern: str, "words" (words, and runs of signs), "bert" (the same, each sign and each Chinese character alone),
+        pattern: str, "words" (words, and runs of signs), "bert" (the same, each sign alone),
             "whitespace", or "characters" (each character but white space).
 
     Returns:
@@ -31,9 +31,9 @@ def split_words(texts, pattern="words"):
         ValueError: on another `pattern`.
 
     Example:
-        >>> words, starts, ends = split_words(["To be, 你好"], "bert")
+        >>> words, starts, ends = split_words(["To be, 你好"])
         >>> [word.decode() for word in words.to_list()[0]], starts.to_list()
-        (['To', 'be', ',', '你', '好'], [[0, 3, 5, 7, 8]])
+        (['To', 'be', ',', '你好'], [[0, 3, 5, 7]])
     """
     check_pattern(pattern, PATTERNS)
     texts = tf.strings.unicode_transcode(tf.convert_to_tensor(texts, tf.string), "UTF-8", "UTF-8", errors="replace")
@@ -171,10 +171,10 @@ def span_windows(tokenizer, questions, contexts, *, max_length=None, stride=None
         ValueError: when there is no separator, or `max_length` has no room for a question and a token of text.
 
     Example:
-        >>> tokenizer = tfllm.CharTokenizer("abcd?", special_tokens=("<|endoftext|>",))
+        >>> tokenizer = tfllm.CharTokenizer("abcd?", special_tokens=("<unk>", "<|endoftext|>"))
         >>> rows = span_windows(tokenizer, ["a?"], ["bcd"])
         >>> rows["ids"].numpy().tolist(), rows["char_ends"].numpy().tolist()
-        ([[1, 5, 0, 2, 3, 4]], [[0, 0, 0, 1, 2, 3]])
+        ([[2, 6, 1, 3, 4, 5]], [[0, 0, 0, 1, 2, 3]])
     """
     before, after = special_ids(tokenizer)
     if separator is not None:
@@ -260,6 +260,8 @@ def _join(parts, count):
     ragged = []
     for part in parts:
         if isinstance(part, list):
+            if not part:
+                continue
             part = tf.RaggedTensor.from_tensor(tf.tile(tf.constant([part], tf.int32, [1, len(part)]), [count, 1]))
         ragged.append(part)
     return tf.concat(ragged, 1)
