@@ -88,9 +88,9 @@ class Seq2Seq(LanguageModel):
         raise NotImplementedError
 
     def _decode(self, ids, context, state, lengths, training):
-        """Returns (what the head reads, the new state or None, list of attention float32 [B, H, T, S]); state None: whole texts.
+        """Returns (what the head reads, the new state or None, list of attention float32 [B, H, T, S]).
 
-        The states do not hold the context.
+        A state of None means whole texts. The new state is without the context, which `state` may hold.
         """
         raise NotImplementedError
 
