@@ -40,7 +40,7 @@ def draw_confusion(counts, labels, *, title="Confusion matrix"):
         for row, column in np.argwhere(counts > 0):
             color = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, label="share of the row")
+    figure.colorbar(image, label="share of the row", shrink=0.8)
     return figure
 
 
