@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import rotary_rates, rotate
+from tfllm.layers.one_pass import masked_softmax, pays
 from tfllm.layers.projection import Projection
 
 
@@ -149,13 +150,16 @@ class CausalSelfAttention(keras.layers.Layer):
         slots = tf.shape(key)[2]
         # The query heads that share a key-value head become more rows of one product.
         query = tf.reshape(query, [batch, kv_heads, heads // kv_heads * time, self._head_dim])
-        scores = tf.matmul(query, key, transpose_b=True)
-        scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
-        scores = tf.reshape(scores, [batch, heads, time, slots])
+        scores = tf.reshape(tf.matmul(query, key, transpose_b=True), [batch, heads, time, slots])
         mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
-        # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on CPUs.
-        hidden = tf.where(mask, 0.0, 1e9)
-        weights = tf.cast(tf.nn.softmax(scores - tf.cast(hidden, scores.dtype)), self.compute_dtype)
+        if pays(scores, training):
+            weights = masked_softmax(scores, mask)
+        else:
+            scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
+            # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on
+            # CPUs.
+            hidden = tf.where(mask, 0.0, 1e9)
+            weights = tf.cast(tf.nn.softmax(scores - tf.cast(hidden, scores.dtype)), self.compute_dtype)
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
         y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])

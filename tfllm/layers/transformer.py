@@ -4,10 +4,12 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.attention import CausalSelfAttention
+from tfllm.layers.one_pass import gelu, normalize, pays, swiglu
 from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu", "relu", "swiglu")
+_IN_ONE_PASS = {"gelu": gelu, "swiglu": swiglu}
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -23,7 +25,7 @@ class FeedForward(keras.layers.Layer):
         output_range: float, the same for the output projection; None means `initializer_range`.
 
     Call:
-        x: float [B, T, D]. Returns float [B, T, D].
+        x: float [B, T, D]; training: bool. Returns float [B, T, D].
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class FeedForward(keras.layers.Layer):
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], self.hidden_dim))
 
-    def call(self, x):
+    def call(self, x, training=False):
         x = self.up(x)
-        if self.activation == "swiglu":
+        if self.activation in _IN_ONE_PASS and pays(x, training):
+            x = _IN_ONE_PASS[self.activation](x)
+        elif self.activation == "swiglu":
             x = keras.ops.silu(x[..., : self.hidden_dim]) * x[..., self.hidden_dim :]
         elif self.activation == "gelu":
             x = keras.ops.gelu(x, approximate=True)
@@ -143,14 +147,14 @@ class TransformerBlock(keras.layers.Layer):
         return self._call(x, cache, position, positions, training)
 
     def _call(self, x, cache, position, positions, training):
-        y = self.attention_norm(x) if self.pre_norm else x
+        y = normalized(self.attention_norm, x, training) if self.pre_norm else x
         y, cache = self.attention(y, cache=cache, position=position, positions=positions, training=training)
         x = x + self.drop(y, training=training)
         if not self.pre_norm:
-            x = self.attention_norm(x)
-        y = self.feed_forward_norm(x) if self.pre_norm else x
-        x = x + self.drop(self.feed_forward(y), training=training)
-        return (x if self.pre_norm else self.feed_forward_norm(x)), cache
+            x = normalized(self.attention_norm, x, training)
+        y = normalized(self.feed_forward_norm, x, training) if self.pre_norm else x
+        x = x + self.drop(self.feed_forward(y, training=training), training=training)
+        return (x if self.pre_norm else normalized(self.feed_forward_norm, x, training)), cache
 
     def _seeds(self):
         """Returns the variables that dropout draws from: a seed and how often it was drawn from, int [2]."""
@@ -196,3 +200,12 @@ def make_norm(norm, epsilon, use_bias, dtype):
     if norm == "rms":
         return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype)
     return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, dtype=dtype)
+
+
+def normalized(norm, x, training):
+    """Returns what a layer of `make_norm` makes of x, float [..., D]; training: bool."""
+    if not pays(x, training):
+        return norm(x)
+    if isinstance(norm, keras.layers.RMSNormalization):
+        return normalize(x, norm.scale, None, norm.epsilon, centered=False)
+    return normalize(x, norm.gamma, norm.beta if norm.center else None, norm.epsilon)
