@@ -28,11 +28,11 @@ import numpy as np
 from duel import race, serve
 
 SIZES = {
-    "nano": {"num_layers": 4, "num_heads": 4, "dim": 128, "time": 64, "rows": 12, "vocab_size": 65, "steps": 40},
-    "base": {"num_layers": 6, "num_heads": 6, "dim": 384, "time": 256, "rows": 16, "vocab_size": 65, "steps": 2},
-    "gpt2": {"num_layers": 12, "num_heads": 12, "dim": 768, "time": 256, "rows": 2, "vocab_size": 50257, "steps": 2},
-    "lstm": {"num_layers": 2, "num_heads": None, "dim": 512, "time": 64, "rows": 32, "vocab_size": 10000, "steps": 3},
-    "gru": {"num_layers": 2, "num_heads": None, "dim": 512, "time": 64, "rows": 32, "vocab_size": 10000, "steps": 3},
+    "nano": {"num_layers": 4, "num_heads": 4, "dim": 128, "time": 64, "rows": 12, "vocab_size": 65, "steps": 200},
+    "base": {"num_layers": 6, "num_heads": 6, "dim": 384, "time": 256, "rows": 16, "vocab_size": 65, "steps": 6},
+    "gpt2": {"num_layers": 12, "num_heads": 12, "dim": 768, "time": 256, "rows": 2, "vocab_size": 50257, "steps": 6},
+    "lstm": {"num_layers": 2, "num_heads": None, "dim": 512, "time": 64, "rows": 32, "vocab_size": 10000, "steps": 8},
+    "gru": {"num_layers": 2, "num_heads": None, "dim": 512, "time": 64, "rows": 32, "vocab_size": 10000, "steps": 8},
 }
 RECURRENT = ("lstm", "gru")
 DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -61,6 +61,7 @@ def main():
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--only", nargs="+", help="run only programs whose name has one of these words")
+    parser.add_argument("--skip", nargs="+", default=[], help="leave out programs whose name has one of these words")
     parser.add_argument("--nanogpt", default="", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--torch-python", help="a Python that has torch and numpy")
     parser.add_argument("--rounds", type=int, default=9)
@@ -96,7 +97,8 @@ def commands(arguments, size, dtype):
         if recurrent == (size in RECURRENT) and needs:
             found[name] = [pythons[whose], str(PEER_FILE), program, cell]
     only = arguments.only or [""]
-    return {name: command for name, command in found.items() if any(word in name for word in only)}
+    chosen = [name for name in found if any(word in name for word in only)]
+    return {name: found[name] for name in chosen if not any(word in name for word in arguments.skip)}
 
 
 def work(program, size, dtype):

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.embedding import rotary_rates, rotate
+from tfllm.layers.one_pass import masked_softmax, pays
 from tfllm.layers.projection import Projection
 
 
@@ -153,14 +154,12 @@ class SelfAttention(keras.layers.Layer):
         slots = tf.shape(key)[2]
         # The query heads that share a key-value head become more rows of one product.
         query = tf.reshape(query, [batch, kv_heads, heads // kv_heads * time, self._head_dim])
-        scores = tf.matmul(query, key, transpose_b=True)
-        scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
-        scores = tf.reshape(scores, [batch, heads, time, slots])
+        scores = tf.reshape(tf.matmul(query, key, transpose_b=True), [batch, heads, time, slots])
         if self.causal:
             mask = causal_mask(position, time, slots) if positions is None else document_mask(positions)
         else:
             mask = None if lengths is None else length_mask(lengths, slots)
-        weights = tf.cast(_softmax(scores, mask), self.compute_dtype)
+        weights = tf.cast(_softmax(scores, mask, training), self.compute_dtype)
         weights = self.drop(weights, training=training)
         weights = tf.reshape(weights, [batch, kv_heads, heads // kv_heads * time, slots])
         y = tf.reshape(tf.matmul(weights, value), [batch, heads, time, self._head_dim])
@@ -229,20 +228,24 @@ class CrossAttention(keras.layers.Layer):
             return_weights: bool, whether the weights come back, too.
 
         Returns:
-            float [B, T, D]; with `return_weights`, that and float32 [B, H, T, S], before dropout.
+            float [B, T, D]; with `return_weights`, that and float [B, H, T, S], the weights before dropout.
         """
         batch, time = tf.shape(x)[0], tf.shape(x)[1]
         query = tf.reshape(self.query(x), [batch, time, self.num_heads, self.dim // self.num_heads])
         query = tf.transpose(query, [0, 2, 1, 3]) * (self.dim // self.num_heads) ** -0.5
         scores = tf.matmul(query, memory["k"], transpose_b=True)  # [B, H, T, S]
-        weights = _softmax(scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32), mask)
+        weights = _softmax(scores, mask, training)
         y = tf.matmul(self.drop(tf.cast(weights, self.compute_dtype), training=training), memory["v"])
         y = self.output_projection(tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, time, self.dim]))
         return (y, weights) if return_weights else y
 
 
-def _softmax(scores, mask):
-    """Returns the softmax of scores [..., S] over what a mask (bool, broadcast; None for all) lets through."""
+def _softmax(scores, mask, training):
+    """Returns the softmax of scores [..., S] over what a mask (bool, broadcast; None for all) lets through; float32 or wider, but
+    in the dtype of scores where one pass pays."""
+    if pays(scores, training):
+        return masked_softmax(scores, mask)
+    scores = scores if scores.dtype == tf.float64 else tf.cast(scores, tf.float32)
     if mask is None:
         return tf.nn.softmax(scores)
     # Subtracting is cheaper than choosing; a sum would be fused with the product, into a kernel that is very slow on CPUs.

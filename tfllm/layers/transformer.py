@@ -4,10 +4,12 @@ import keras
 import tensorflow as tf
 
 from tfllm.layers.attention import CrossAttention, SelfAttention
+from tfllm.layers.one_pass import gelu, normalize, pays, swiglu
 from tfllm.layers.projection import Projection
 
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu", "gelu_exact", "relu", "swiglu")
+_IN_ONE_PASS = {"gelu": gelu, "swiglu": swiglu}
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -24,7 +26,7 @@ class FeedForward(keras.layers.Layer):
         output_range: float, the same for the output projection; None means `initializer_range`.
 
     Call:
-        x: float [B, T, D]. Returns float [B, T, D].
+        x: float [B, T, D]; training: bool. Returns float [B, T, D].
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class FeedForward(keras.layers.Layer):
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], self.hidden_dim))
 
-    def call(self, x):
+    def call(self, x, training=False):
         x = self.up(x)
-        if self.activation == "swiglu":
+        if self.activation in _IN_ONE_PASS and pays(x, training):
+            x = _IN_ONE_PASS[self.activation](x)
+        elif self.activation == "swiglu":
             x = keras.ops.silu(x[..., : self.hidden_dim]) * x[..., self.hidden_dim :]
         else:
             x = activate(x, self.activation)
@@ -176,20 +180,20 @@ class TransformerBlock(keras.layers.Layer):
         return (y, cache, weights) if return_weights else (y, cache)
 
     def _call(self, x, *, training, cache=None, memory=None, memory_mask=None, **settings):
-        y = self.attention_norm(x) if self.pre_norm else x
+        y = normalized(self.attention_norm, x, training) if self.pre_norm else x
         y, cache = self.attention(y, cache=cache, training=training, **settings)
         x = x + self.drop(y, training=training)
         if not self.pre_norm:
-            x = self.attention_norm(x)
+            x = normalized(self.attention_norm, x, training)
         weights = None
         if self.cross_attention:
-            y = self.reading_norm(x) if self.pre_norm else x
+            y = normalized(self.reading_norm, x, training) if self.pre_norm else x
             y, weights = self.reading(y, memory, memory_mask, training=training, return_weights=True)
             x = x + self.drop(y, training=training)
-            x = x if self.pre_norm else self.reading_norm(x)
-        y = self.feed_forward_norm(x) if self.pre_norm else x
-        x = x + self.drop(self.feed_forward(y), training=training)
-        return (x if self.pre_norm else self.feed_forward_norm(x)), cache, weights
+            x = x if self.pre_norm else normalized(self.reading_norm, x, training)
+        y = normalized(self.feed_forward_norm, x, training) if self.pre_norm else x
+        x = x + self.drop(self.feed_forward(y, training=training), training=training)
+        return (x if self.pre_norm else normalized(self.feed_forward_norm, x, training)), cache, weights
 
     def _seeds(self):
         """Returns the variables that dropout draws from: a seed and how often it was drawn from, int [2]."""
@@ -235,3 +239,12 @@ def make_norm(norm, epsilon, use_bias, dtype):
     if norm == "rms":
         return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype)
     return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, dtype=dtype)
+
+
+def normalized(norm, x, training):
+    """Returns what a layer of `make_norm` makes of x, float [..., D]; training: bool."""
+    if not pays(x, training):
+        return norm(x)
+    if isinstance(norm, keras.layers.RMSNormalization):
+        return normalize(x, norm.scale, None, norm.epsilon, centered=False)
+    return normalize(x, norm.gamma, norm.beta if norm.center else None, norm.epsilon)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions
 from tfllm.layers.projection import TokenEmbedding
-from tfllm.layers.transformer import TransformerBlock, make_norm
+from tfllm.layers.transformer import TransformerBlock, make_norm, normalized
 from tfllm.models.contract import LanguageModel
 
 POSITIONS = ("learned", "sinusoidal", "rotary")
@@ -166,7 +166,7 @@ class TransformerLM(LanguageModel):
             cache = None if state is None else state["layers"][i]
             x, cache = block(x, cache=cache, position=position, positions=positions, training=training)
             caches.append(cache)
-        x = self.final_norm(x) if self.pre_norm else x
+        x = normalized(self.final_norm, x, training) if self.pre_norm else x
         return x, (None if state is None else {"position": position + lengths, "layers": caches})
 
     def _head(self, features):

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 _KINDS = (keras.optimizers.Adam, keras.optimizers.AdamW)  # a subclass may compute something else
+_NOTHING = 2.0**-60  # a rate that moves no weight
 _OPTIONS = (
     "amsgrad",
     "clipnorm",
@@ -58,9 +59,10 @@ def apply_adam(optimizer, gradients, variables, factor, finite):
         dtype = variable.value.dtype
         first, second = slots[optimizer._var_key(variable)]
         numbers = [tf.cast(number, dtype) for number in (*powers, rate, *betas, optimizer.epsilon)]
+        # Nothing times 0 is 0, even what is not finite.
+        gradient = tf.math.multiply_no_nan(tf.cast(gradient, dtype), tf.cast(factor, dtype))
         if optimizer.weight_decay is not None and optimizer._use_weight_decay(variable):
-            decay = tf.cast(rate * optimizer.weight_decay, dtype)
-            variable.value.assign_sub(variable.value * decay)
+            _shrink(variable.value, rate * optimizer.weight_decay, gradient)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.value.handle,
             m=first.value.handle,
@@ -71,7 +73,22 @@ def apply_adam(optimizer, gradients, variables, factor, finite):
             beta1=numbers[3],
             beta2=numbers[4],
             epsilon=numbers[5],
-            # Nothing times 0 is 0, even what is not finite.
-            grad=tf.math.multiply_no_nan(tf.cast(gradient, dtype), tf.cast(factor, dtype)),
+            grad=gradient,
         )
     optimizer.iterations.assign_add(tf.cast(finite, optimizer.iterations.dtype))
+
+
+def _shrink(weights, share, gradient):
+    """Takes a share (float32 scalar) of weights away from them, in place; a product and an assignment would need a copy.
+
+    There is no operation for this alone, so it is the division of TensorFlow's proximal step: by 1 + s / (1 - s), which is the
+    multiplication by 1 - s. What that step moves along the gradient is less than the weights' last digit.
+    """
+    share = tf.cast(share, weights.dtype)
+    if weights.dtype.size == 2:  # in which such numbers do not exist
+        weights.assign_sub(weights * share)
+        return
+    rate = tf.constant(_NOTHING, weights.dtype)
+    tf.raw_ops.ResourceApplyProximalGradientDescent(
+        var=weights.handle, alpha=rate, l1=tf.zeros_like(rate), l2=share / (1 - share) / rate, delta=gradient
+    )
