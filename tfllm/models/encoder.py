@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions
 from tfllm.layers.projection import Projection, TokenEmbedding
 from tfllm.layers.recurrent import BidirectionalStack
-from tfllm.layers.transformer import TransformerBlock, activate, make_norm
+from tfllm.layers.transformer import TransformerBlock, activate, make_norm, normalized
 from tfllm.models.fitting import FittedModel, checked_ids, checked_on_host
 from tfllm.models.transformer import POSITIONS
 from tfllm.training.losses import lm_loss, widen
@@ -208,7 +208,7 @@ class TransformerEncoder(Encoder):
         x = self.drop(x, training=training)
         for block in self.blocks:
             x, _ = block(x, lengths=lengths, training=training)
-        return self.final_norm(x) if self.pre_norm else x
+        return normalized(self.final_norm, x, training) if self.pre_norm else x
 
 
 @keras.saving.register_keras_serializable("tfllm")

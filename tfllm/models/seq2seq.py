@@ -18,7 +18,7 @@ from tfllm.layers.attentive import AttentiveRecurrence
 from tfllm.layers.copying import copy_probabilities, mix_copied
 from tfllm.layers.embedding import LearnedPositions, SinusoidalPositions
 from tfllm.layers.projection import Projection, TokenEmbedding
-from tfllm.layers.transformer import TransformerBlock, make_norm
+from tfllm.layers.transformer import TransformerBlock, make_norm, normalized
 from tfllm.models.contract import LanguageModel
 from tfllm.models.encoder import RecurrentEncoder, TransformerEncoder
 from tfllm.models.transformer import POSITIONS
@@ -311,7 +311,7 @@ class TransformerSeq2Seq(Seq2Seq):
             )
             caches.append(cache)
             attention.append(weights)
-        x = self.final_norm(x) if self.pre_norm else x
+        x = normalized(self.final_norm, x, training) if self.pre_norm else x
         if self.copy:
             heard, weights = self.pointer(x, memory["pointer"], mask, training=training, return_weights=True)
             x = self._with_copies(x, tf.concat([heard, x, embedded], -1), weights[:, 0], context["source"])
