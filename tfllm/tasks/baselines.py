@@ -233,7 +233,7 @@ def fit_crf(sentences, tags, *, iterations=100):
     with tempfile.TemporaryDirectory() as folder:  # the library trains into a file
         path = str(pathlib.Path(folder) / "model")
         trainer.train(path)
-        tagger.open_inmemory(pathlib.Path(path).read_bytes())
+        tagger.open(path)  # reads it whole
     return lambda sentences: [tagger.tag(_crf_features(words)) if words else [] for words in sentences]
 
 

@@ -30,15 +30,15 @@ class Dialogue(LanguageModelTask):
     caution = "It learned small talk from 1,115 conversations: it answers in form, seldom in sense."
     datasets = ("dialogue/chitchat", "dialogue/chatterbot-en", "dialogue/chatterbot-zh")
     defaults = TaskSettings(
-        steps=1500, batch_size=16, learning_rate=2e-3, dim=128, num_layers=3, sequence_length=128, dropout=0.15
+        steps=1500, batch_size=16, learning_rate=3e-3, num_layers=3, sequence_length=128, dropout=0.1, vocab_size=1024
     )
     by_data = types.MappingProxyType(
         {
-            "dialogue/chatterbot-en": {"steps": 600, "sequence_length": 64, "vocab_size": 1024, "dropout": 0.3},
-            "dialogue/chatterbot-zh": {"steps": 400, "sequence_length": 64, "vocab_size": 1024, "dropout": 0.3},
+            "dialogue/chatterbot-en": {"steps": 600, "sequence_length": 64, "dropout": 0.3},
+            "dialogue/chatterbot-zh": {"steps": 400, "sequence_length": 64, "dropout": 0.3},
         }
     )
-    orders = (2, 3, 4, 5)
+    orders = (2, 3, 4, 5, 6)
 
     def read(self):
         return {

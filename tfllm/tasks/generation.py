@@ -40,7 +40,7 @@ class Generation(LanguageModelTask):
         steps=2500, batch_size=16, learning_rate=3e-3, dim=128, num_layers=4, sequence_length=128, dropout=0.05
     )
     by_data = types.MappingProxyType(
-        {"poetry": {"steps": 1200, "batch_size": 64, "sequence_length": 32, "num_layers": 3, "dropout": 0.2}}
+        {"poetry": {"steps": 1000, "batch_size": 64, "sequence_length": 32, "num_layers": 3, "dropout": 0.2}}
     )
     orders = (2, 3, 4, 5, 6, 7, 8)
 

@@ -16,6 +16,7 @@ from tfllm.models import TransformerLM
 from tfllm.tasks.kneser_ney import choose_kneser_ney
 from tfllm.tasks.task import Baseline, Task
 
+_FEW_TOKENS = 1024
 _SCORED_AT_ONCE = 2**23  # logits of a batch
 
 
@@ -53,6 +54,11 @@ class LanguageModelTask(Task):
             dropout=settings.dropout,
             positions="rotary",
         )
+
+    @property
+    def jit_compile(self):
+        """bool: with many tokens XLA's gradient of the cross-entropy, a row at a time, costs more than the rest gains."""
+        return self.tokenizer is not None and self.tokenizer.vocab_size <= _FEW_TOKENS
 
     def documents(self, rows):
         """Returns (list of int32 [N], the ids of each row; list of float32 [N - 1], 1 where a target counts)."""
@@ -118,8 +124,8 @@ class LanguageModelTask(Task):
         return self.generator.generate(list(inputs), seed=self.settings.seed, **self.decoding)
 
     def export(self, path, *, force=False):
-        """Writes a SavedModel with the signatures `generate`, `score` and `next_token`, see `tfllm.export.save`."""
-        save_export(self.generator, path, signatures=["generate", "score", "next_token"], force=force)
+        """Writes a SavedModel with the signatures `generate` and `score`, see `tfllm.export.save`."""
+        save_export(self.generator, path, signatures=["generate", "score"], force=force)
 
     def ask(self, served, inputs):
         found = served.generate(list(inputs), seed=self.settings.seed, **self.decoding)["text"]

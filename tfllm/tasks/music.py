@@ -32,7 +32,7 @@ class Music(LanguageModelTask):
     defaults = TaskSettings(
         steps=1500, batch_size=8, learning_rate=3e-3, dim=128, num_layers=4, sequence_length=320, dropout=0.1
     )
-    orders = (3, 4, 5, 6, 7, 8, 10)
+    orders = (4, 6, 8, 10, 12, 14)
 
     def parts(self, row):
         return [("\n", False), (plain_tune(row["abc"]) + "\n\n", True)]

@@ -32,13 +32,14 @@ class TaskSettings:
 
     Attributes:
         data: str, one of the task's data sets; "" for the first.
-        limit: int, rows of every split that are used, from the first on; 0 for all.
+        limit: int, rows of every split that are used, evenly spaced; 0 for all.
         steps: int >= 1, optimization steps.
         evaluations: int >= 1, validations on the way; the best weights are kept.
         batch_size: int >= 1, rows in a batch.
         learning_rate: float > 0, the highest rate.
         weight_decay: float >= 0.
-        dim, num_layers, num_heads: int >= 1, size of the model.
+        dim, num_heads: int >= 1, size of the model.
+        num_layers: int >= 0, its layers.
         dropout: float in [0, 1).
         sequence_length: int >= 2, tokens that the model reads at once.
         vocab_size: int, of tokenizers that learn theirs.
@@ -66,8 +67,8 @@ class TaskSettings:
     def __post_init__(self):
         for least, names in (
             (2, ("sequence_length",)),
-            (1, ("steps", "evaluations", "batch_size", "dim", "num_layers", "num_heads", "vocab_size")),
-            (0, ("limit", "seed", "weight_decay")),
+            (1, ("steps", "evaluations", "batch_size", "dim", "num_heads", "vocab_size")),
+            (0, ("num_layers", "limit", "seed", "weight_decay")),
         ):
             for name in names:
                 if not getattr(self, name) >= least:
@@ -223,8 +224,7 @@ class Task:
 
     def rows(self):
         """Returns dict from splits to lists of dicts, as many as the settings say."""
-        limit = self.settings.limit or None
-        splits = {split: rows[:limit] for split, rows in self.read().items()}
+        splits = {split: some(rows, self.settings.limit) for split, rows in self.read().items()}
         for split, rows in splits.items():
             if not rows:
                 raise ValueError(f"data must have rows in each split; got none for {split!r} of {self.settings.data!r}")
@@ -321,6 +321,16 @@ class Task:
     def _check_fitted(self):
         if self.model is None:
             raise ValueError(f"task must be fitted or loaded first; got {self.name!r}, which is not")
+
+
+def some(rows, limit):
+    """Returns at most `limit` of a list's rows, evenly spaced; all for 0.
+
+    Example:
+        >>> some([1, 2, 3, 4, 5], 2)
+        [1, 3]
+    """
+    return rows[:: max(len(rows) // limit, 1)][:limit] if limit else rows
 
 
 def write_config(path, task, *, trained, **facts):

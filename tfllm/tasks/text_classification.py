@@ -30,6 +30,10 @@ class TextClassificationTask(Task):
         """Returns list of str, the texts to fill in hidden words of."""
         return [row["text"] for row in train]
 
+    def examples(self, rows):
+        """Returns list of (text, label) to train on."""
+        return [(row["text"], row["label"]) for row in rows]
+
     def learn(self, train):
         self.tokenizer = WordPieceTokenizer.train(self.unlabelled(train), vocab_size=self.settings.vocab_size)
         labels = [row["label"] for row in train]
@@ -56,13 +60,14 @@ class TextClassificationTask(Task):
         )
 
     def batches(self, rows, training):
-        unknown = sorted({row["label"] for row in rows} - set(self.state["labels"]))
+        examples = self.examples(rows) if training else [(row["text"], row["label"]) for row in rows]
+        unknown = sorted({label for _, label in examples} - set(self.state["labels"]))
         if unknown:
             raise ValueError(f"label must be one of {self.state['labels']}, seen in training; got {unknown[0]!r}")
         options = {"seed": self.settings.seed, "epochs": None} if training else {"shuffle": False}
         return classification_dataset(
-            [row["text"] for row in rows],
-            [row["label"] for row in rows],
+            [text for text, _ in examples],
+            [label for _, label in examples],
             self.tokenizer,
             label_names=self.state["labels"],
             max_length=self.settings.sequence_length,
