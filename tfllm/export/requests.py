@@ -122,10 +122,8 @@ class Reader:
     def __init__(self, generator, jit_compile=False):
         self.model, self.tokenizer = SharedModel(generator.model), generator.tokenizer
         self.within = Within(self.model)
-        self.vocabulary, self.jit_compile = (
-            dataclasses.replace(generator.vocabulary),
-            jit_compile,
-        )  # with graphs of its own
+        self.vocabulary = dataclasses.replace(generator.vocabulary)  # a copy has graphs of its own
+        self.jit_compile = jit_compile
         rows, whole, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
         texts = tf.TensorSpec([None], tf.string)
 
