@@ -447,14 +447,13 @@ class TextGenerator:
 
     def _laid_out(self, name, texts, room=0, truncates=False, first=None, real=False):
         """Returns the dict of prompts (`loop.py`) that texts are, or `_Ids`; the other arguments are those of `_encoded`."""
-        source, given = self.reads_sources, isinstance(texts, _Ids)
-        ids, lengths = (
-            (texts.ids, texts.lengths)
-            if given
-            else self._encoded(name, texts, 0 if source else room, truncates, first, real, source)
-        )
-        if given:
-            self._check_length("prompt_lengths", lengths, 0 if source else room, source)
+        source = self.reads_sources
+        behind = 0 if source else room  # what follows a source does not stand behind it
+        if isinstance(texts, _Ids):
+            ids, lengths = texts.ids, texts.lengths
+            self._check_length("prompt_lengths", lengths, behind, source)
+        else:
+            ids, lengths = self._encoded(name, texts, behind, truncates, first, real, source)
         if not source:
             return {"ids": ids, "lengths": lengths}
         begin = np.full([len(ids), 1], self.begin_id, np.int32)
