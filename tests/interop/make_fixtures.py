@@ -12,6 +12,7 @@ import string
 import sys
 
 import numpy as np
+import safetensors.torch
 import tokenizers
 import torch
 import transformers
@@ -141,6 +142,81 @@ def make(name, config, dtype, older, shard):
     print(name, logits.std(), greedy, repr(text))
 
 
+BERT = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}
+# name: (configuration, class); the second one as old files are, with a vocab.txt.
+ENCODERS = {
+    "bert": (transformers.BertConfig(**BERT), transformers.BertModel),
+    "bert_masked": (
+        transformers.BertConfig(**BERT, hidden_act="gelu_new", layer_norm_eps=1e-5),
+        transformers.BertForMaskedLM,
+    ),
+}
+TEXT = "The cat, \u00c0 la carte!"
+
+
+def make_encoder(name, config, kind):
+    folder = HERE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    model = kind(config)
+    draw_weights(model, sorted(ENCODERS).index(name))
+    model.save_pretrained(folder)
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"acehlrt,!",
+        *(f"##{c}" for c in "acehlrt"),
+        "the",
+        "la",
+        "##at",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    theirs = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
+    if kind is transformers.BertModel:
+        theirs.save(str(folder / "tokenizer.json"))
+        (folder / "vocab.txt").unlink()
+    else:
+        path = folder / "model.safetensors"
+        old = {
+            key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for key, tensor in safetensors.torch.load_file(path).items()
+        }
+        safetensors.torch.save_file(old, path, metadata={"format": "pt"})
+    source = np.random.default_rng(0)
+    ids, lengths = source.integers(0, 40, (3, 12), np.int32), np.array([12, 7, 1], np.int32)
+    segments = source.integers(0, 2, (3, 12), np.int32)
+    mask = np.arange(12) < lengths[:, None]
+    with torch.no_grad():
+        arguments = [torch.tensor(values, dtype=torch.long) for values in (ids, mask, segments)]
+        found = model.eval()(*arguments)
+    outputs = (found.logits if kind is transformers.BertForMaskedLM else found.last_hidden_state).numpy()
+    text_ids = theirs.encode(TEXT).ids
+    np.savez_compressed(
+        folder / "expected.npz",
+        ids=ids,
+        lengths=lengths,
+        segments=segments,
+        outputs=outputs,
+        text=TEXT,
+        text_ids=text_ids,
+    )
+    print(name, outputs.std(), text_ids)
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or CHECKPOINTS:
-        make(name, *CHECKPOINTS[name])
+    for name in sys.argv[1:] or (*CHECKPOINTS, *ENCODERS):
+        if name in ENCODERS:
+            make_encoder(name, *ENCODERS[name])
+        else:
+            make(name, *CHECKPOINTS[name])

