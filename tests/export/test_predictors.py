@@ -63,18 +63,30 @@ def predictors():
     }
 
 
+class Saved(dict):
+    """By name: (its endpoints, what `tf.saved_model.load` returns, columns, path), made when first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        model, settings, columns = predictors()[name]
+        path = self.folder / name
+        save_predictor(model, CHARS, path, **settings)
+        self[name] = make_predictor(model, CHARS, **settings), tf.saved_model.load(str(path)), columns, path
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Every predictor: (its endpoints, what `tf.saved_model.load` returns, columns, path)."""
-    found = {}
-    for name, (model, settings, columns) in predictors().items():
-        path = tmp_path_factory.mktemp(name) / "saved"
-        save_predictor(model, CHARS, path, **settings)
-        found[name] = make_predictor(model, CHARS, **settings), tf.saved_model.load(str(path)), columns, path
-    return found
+    return Saved(tmp_path_factory.mktemp("predictors"))
 
 
-@pytest.mark.parametrize("name", ["classify", "lm", "tag", "answer", "similarity"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("lm", "similarity")]
+
+
+@pytest.mark.parametrize("name", ["classify", "tag", "answer", *SLOW])
 def test_a_file_gives_what_python_gives_and_a_batch_its_rows_alone(saved, name):
     endpoints, loaded, columns, _ = saved[name]
     for key, endpoint in endpoints.items():
@@ -131,6 +143,7 @@ def test_answers_are_what_stands_at_their_characters(saved):
     assert any(row["answer"] for row in rows)
 
 
+@pytest.mark.slow
 def test_words_are_tagged_as_the_data_has_them():
     """A tagger that tags by the letter alone: X and Y begin persons and places."""
     keras.utils.set_random_seed(0)
@@ -174,7 +187,6 @@ def test_a_text_without_a_token_and_lists_that_differ_are_refused(saved):
         ("tag", "tag", [["ab", "  "]], "texts must have at least one word each"),
         ("answer", "answer", [["a", "b"], ["ab"]], "contexts must be as many as questions"),
         ("answer", "answer", [["a"], [""]], "contexts must be strings that are not empty"),
-        ("similarity", "similarity", [["a"], ["b", "c"]], "seconds must be as many as firsts"),
     ):
         endpoints, loaded, _, _ = saved[name]
         for function in (endpoints[key].function, getattr(loaded, key)):
@@ -193,6 +205,7 @@ def test_texts_that_lose_their_ends_are_told(saved):
         assert row["label"] == "xyz"[int(np.argmax(row["probabilities"]))]
 
 
+@pytest.mark.slow
 def test_it_runs_where_only_tensorflow_is(saved, tmp_path):
     *_, path = saved["tag"]
     code = (

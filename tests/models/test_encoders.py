@@ -123,7 +123,7 @@ def test_both_ways_are_those_of_keras(cell, training):
 @pytest.mark.parametrize(
     ("make", "rate"),
     [
-        (lambda: RecurrentEncoder(10, "gru", 16), 0.05),
+        pytest.param(lambda: RecurrentEncoder(10, "gru", 16), 0.05, marks=pytest.mark.slow),
         pytest.param(lambda: TransformerEncoder(10, 16, 16, 1, 2), 0.02, marks=pytest.mark.slow),
     ],
 )

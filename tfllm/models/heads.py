@@ -455,7 +455,7 @@ def best_spans(logits, max_length=30):
         (start int32 [B], end int32 [B], score float32 [B]); start and end are -1 where no token may be.
 
     Example:
-        >>> logits = tf.constant([[[0.0, 5.0], [3.0, 1.0], [1.0, 2.0]]])
+        >>> logits = tf.constant([[[0.0, 4.0], [3.0, 1.0], [1.0, 2.0]]])
         >>> [int(found[0]) for found in best_spans(logits)]
         [1, 2, 5]
     """
