@@ -24,7 +24,10 @@ def invoke(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("name", TASKS)
+QUICK = ("music", "sentiment")  # a language model and a head; the others are run with the slow proofs
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TASKS])
 def test_a_task_runs_from_the_command_line(name, tmp_path, monkeypatch):
     path, task = tmp_path / "run", TASKS[name]
     length = 512 if issubclass(task, TextClassificationTask) else 64  # a text that is cut would warn
