@@ -456,13 +456,16 @@ def test_an_empty_row_stays_empty():
 
 def test_the_state_is_reordered_once_a_step(monkeypatch):
     model, taken = make_model("llama"), []
-    take = beam.take_state
 
-    def counting(nest, rows):
-        taken.extend(leaf for leaf in tf.nest.flatten(nest) if leaf.shape.rank == 4)
-        return take(nest, rows)
+    def counted(take):
+        def counting(nest, rows):
+            taken.extend(leaf for leaf in tf.nest.flatten(nest) if leaf.shape.rank == 4)
+            return take(nest, rows)
 
-    monkeypatch.setattr(beam, "take_state", counting)
+        return counting
+
+    for name in ("take_state", "reorder_state"):
+        monkeypatch.setattr(beam, name, counted(getattr(beam, name)))
 
     def run(ids, lengths, settings):
         return BeamSearch(3).search(model, {"ids": ids, "lengths": lengths}, settings, Vocabulary(), 4)

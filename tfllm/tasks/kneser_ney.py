@@ -51,7 +51,7 @@ class KneserNey:
     Example:
         >>> model = KneserNey([[0, 1, 2, 1, 2, 1]], vocab_size=4, order=2)
         >>> probabilities = model.distribution([0, 1])
-        >>> int(probabilities.argmax()), round(probabilities.sum(), 6)
+        >>> int(probabilities.argmax()), round(float(probabilities.sum()), 6)
         (2, 1.0)
     """
 
